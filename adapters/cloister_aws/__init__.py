@@ -1,0 +1,1 @@
+"""Cloister for AWS: Lambda decorators and S3 helpers for sealed values."""

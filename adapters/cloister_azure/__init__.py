@@ -1,0 +1,1 @@
+"""Cloister for Azure: functions that accept deliveries proven to come from an enclave."""

@@ -1,0 +1,1 @@
+"""Cloister for Google Cloud: BigQuery remote functions over sealed columns."""
