@@ -1,0 +1,69 @@
+"""What a test needs from the machine it runs on.
+
+A missing requirement skips the test and says what to install. With `CLOISTER_REQUIRE_ALL=1`, as in
+continuous integration, it fails instead: nothing is skipped unnoticed there.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+__all__ = ["binary", "missing", "module", "node", "python"]
+
+
+def missing(what: str, *, install: str) -> NoReturn:
+    """Skip the running test, or fail it where everything is required."""
+    reason = f"{what} is missing: {install}"
+    if os.environ.get("CLOISTER_REQUIRE_ALL") == "1":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def binary(name: str, *, install: str = "") -> Path:
+    """Path of the program `name` from PATH or the system folders."""
+    search = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+    found = shutil.which(name, path=search)
+    if found is None:
+        missing(f"the program {name}", install=install or f"install the system package that has {name}")
+    return Path(found)
+
+
+def module(name: str, *, install: str = "") -> None:
+    """The Python module `name` can be imported."""
+    if importlib.util.find_spec(name) is None:
+        missing(f"the Python module {name}", install=install or f"pip install {name}")
+
+
+def node(major: int = 20) -> Path:
+    """Path of Node.js, at least of the given major version."""
+    path = binary("node", install=f"install Node.js {major}")
+    version = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+    if int(version.lstrip("v").split(".")[0]) < major:
+        missing(f"Node.js {major}", install=f"found {version.strip()}")
+    return path
+
+
+def python(version: str) -> Path:
+    """Path of a Python of this version, "3.13" say, from PATH or pyenv."""
+    for candidate in _pythons(version):
+        found = subprocess.run([candidate, "--version"], capture_output=True, text=True, check=False)
+        if found.returncode == 0 and re.match(rf"Python {re.escape(version)}\b", found.stdout):
+            return candidate
+    missing(f"Python {version}", install=f"install python{version}, from the system or with pyenv")
+
+
+def _pythons(version: str) -> list[Path]:
+    on_path = shutil.which(f"python{version}")
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    return [
+        *([Path(on_path)] if on_path else []),
+        *sorted(pyenv.glob(f"{version}*/bin/python{version}"), reverse=True),
+    ]
