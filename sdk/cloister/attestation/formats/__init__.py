@@ -1,0 +1,1 @@
+"""One module per kind of evidence, each with `authenticate(raw, support, *, at)`; loaded by name."""
