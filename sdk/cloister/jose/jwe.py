@@ -150,7 +150,7 @@ def recover_cek(jwe: Jwe, key: Key, manage: KeyManagement, info: bytes = b"") ->
     kid = jwe.header.get("kid")
     if jwe.header["alg"] != key.alg or (kid is not None and key.kid is not None and kid != key.kid):
         raise OpenError
-    cek = manage.recover(jwe.header, jwe.encrypted_key, info)
+    cek = manage.recover(jwe.header.get("ek"), jwe.encrypted_key, info)
     if len(cek) != CEK_BYTES:
         raise OpenError
     return cek

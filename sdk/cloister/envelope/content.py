@@ -1,0 +1,113 @@
+"""Seal and open values under one content-encryption key, with everything that repeats computed once."""
+
+from __future__ import annotations
+
+import hmac
+from binascii import b2a_base64
+from os import urandom
+from typing import TYPE_CHECKING, Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from cloister.envelope.context import ContextMac
+from cloister.envelope.sealed import VALUE_TYP, Sealed
+from cloister.envelope.values import Value, decode_value
+from cloister.errors import OpenError
+from cloister.jose import b64url_decode, b64url_encode
+from cloister.jose.strict_json import dump_compact
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ContentKey", "ContentSealer"]
+
+_IV_BYTES: Final = 12
+_TAG_BYTES: Final = 16
+_TO_URL: Final = bytes.maketrans(b"+/", b"-_")
+
+
+class ContentKey:
+    """A content-encryption key, ready to open values."""
+
+    __slots__ = ("_aead", "_cek", "_mac")
+
+    def __init__(self, cek: bytes) -> None:
+        self._aead = AESGCM(cek)
+        self._cek = cek
+        self._mac: ContextMac | None = None
+
+    def open(self, sealed: str, context: Mapping[str, str] | None = None) -> Value:
+        """Open a value sealed under this key; raises `OpenError` for every failure alike."""
+        sealed = Sealed(sealed)
+        protected, _, iv, ciphertext, tag = sealed.split(".")
+        try:
+            content = self._aead.decrypt(
+                b64url_decode(iv), b64url_decode(ciphertext) + _tag(tag), protected.encode("ascii")
+            )
+        except (InvalidTag, ValueError):
+            raise OpenError from None
+        # After decryption, so that the time it takes does not tell a wrong context from a wrong key.
+        self._check_context(sealed.header.ctx, context)
+        return decode_value(sealed.header.cty, content)
+
+    def _check_context(self, ctx: str | None, context: Mapping[str, str] | None) -> None:
+        if ctx is None and context is None:
+            return
+        if ctx is None or context is None or not hmac.compare_digest(ctx, self.context_mac().ctx(context)):
+            raise OpenError
+
+    def context_mac(self) -> ContextMac:
+        """Return the MAC that makes `ctx`, derived on first use."""
+        if self._mac is None:
+            self._mac = ContextMac(self._cek)
+        return self._mac
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class ContentSealer(ContentKey):
+    """A content-encryption key with its header, ready to seal values too. It counts nothing itself."""
+
+    __slots__ = ("_encrypted_key", "_open_headers", "_protected")
+
+    def __init__(
+        self, cek: bytes, *, alg: str, kid: str, encrypted_key: bytes, ek: str | None = None
+    ) -> None:
+        super().__init__(cek)
+        header = {"alg": alg, "enc": "A256GCM", "kid": kid, "typ": VALUE_TYP} | ({"ek": ek} if ek else {})
+        headers = {cty: dump_compact(header | {"cty": cty}) for cty in ("octets", "text", "json")}
+        self._protected = {cty: b64url_encode(raw).encode("ascii") for cty, raw in headers.items()}
+        self._open_headers = {cty: raw[:-1] + b',"ctx":"' for cty, raw in headers.items()}
+        self._encrypted_key = b64url_encode(encrypted_key).encode("ascii")
+
+    def seal(self, cty: str, content: bytes, context: Mapping[str, str] | None) -> Sealed:
+        """Seal bytes of a content type under a fresh random IV."""
+        if context is None:
+            protected = self._protected[cty]
+        else:
+            ctx = self.context_mac().ctx(context).encode("ascii")
+            protected = _b64(self._open_headers[cty] + ctx + b'"}').translate(_TO_URL, b"=")
+        iv = urandom(_IV_BYTES)
+        sealed = self._aead.encrypt(iv, content, protected)
+        parts = (
+            protected,
+            self._encrypted_key,
+            _b64(iv),
+            _b64(sealed[:-_TAG_BYTES]),
+            _b64(sealed[-_TAG_BYTES:]),
+        )
+        # One pass turns every part into base64url at once; header and key already are.
+        return str.__new__(Sealed, b".".join(parts).translate(_TO_URL, b"="), "ascii")
+
+
+def _b64(data: bytes) -> bytes:
+    return b2a_base64(data, newline=False)
+
+
+def _tag(text: str) -> bytes:
+    tag = b64url_decode(text)
+    if len(tag) != _TAG_BYTES:
+        raise OpenError
+    return tag
