@@ -1,0 +1,1 @@
+"""Tokens in place of values: policies and the plans they compile to, FF1, the vault."""
