@@ -1,0 +1,149 @@
+"""The host's few endpoints; everything but health, evidence, metrics and description is sealed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+import msgspec
+import structlog
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from cloister import jose
+from cloister.errors import CloisterError, ConfigurationError, LimitError, UnavailableError
+from cloister_host.http.dispatch import Dispatcher
+from cloister_host.http.metrics import Metrics
+from cloister_host.http.problems import problem
+from cloister_host.keysets import KeysetManager
+
+__all__ = ["Endpoints"]
+
+log = structlog.get_logger(__name__)
+
+JSON: Final = "application/json"
+MAX_CHALLENGE_BYTES: Final = 1024
+NONCE_BYTES: Final = range(16, 65)
+
+
+class _Challenge(msgspec.Struct, forbid_unknown_fields=True):
+    nonce: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoints:
+    """The host's HTTP surface.
+
+    Attributes:
+        readiness: Facts for `/readyz`, or an error that says why the host cannot serve.
+        description: The API description, as JSON.
+        max_request_bytes: Largest body of a sealed request.
+        limiter: How many requests are worked on at once.
+    """
+
+    dispatcher: Dispatcher
+    keysets: KeysetManager
+    metrics: Metrics
+    readiness: Callable[[], Mapping[str, Any]]
+    description: bytes
+    max_request_bytes: int
+    limiter: anyio.CapacityLimiter
+
+    def application(self, *, lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]]) -> Starlette:
+        """The ASGI application; `lifespan` starts and stops what runs beside it."""
+        return Starlette(
+            routes=[
+                Route("/v1/sealed", self.sealed, methods=["POST"]),
+                Route("/v1/attestation", self.attestation, methods=["POST"]),
+                Route("/healthz", self.health),
+                Route("/readyz", self.ready),
+                Route("/metrics", self.measured),
+                Route("/openapi.json", self.described),
+            ],
+            exception_handlers={Exception: _failed},
+            lifespan=lifespan,
+        )
+
+    async def sealed(self, request: Request) -> Response:
+        """`POST /v1/sealed`: the one door (PROTOCOL 6)."""
+        with self.metrics.in_flight.track_inprogress():
+            try:
+                token = (await _read(request, self.max_request_bytes)).decode("ascii")
+                reply = await anyio.to_thread.run_sync(self.dispatcher.handle, token, limiter=self.limiter)
+            except UnicodeDecodeError:
+                self.metrics.unopened()
+                return problem(ConfigurationError("this is not a sealed request"))
+            except CloisterError as error:
+                self.metrics.unopened()
+                return problem(error)
+        return Response(reply, media_type="application/jose")
+
+    async def attestation(self, request: Request) -> Response:
+        """`POST /v1/attestation`: evidence over the keyset, for a fresh nonce."""
+        try:
+            nonce = _nonce(await _read(request, MAX_CHALLENGE_BYTES))
+            document = await anyio.to_thread.run_sync(self.keysets.document, nonce, limiter=self.limiter)
+        except CloisterError as error:
+            return problem(error)
+        self.metrics.attested()
+        return Response(msgspec.json.encode(document.to_json()), media_type=JSON)
+
+    async def health(self, _request: Request) -> Response:
+        """`GET /healthz`: the process is up."""
+        return Response(b'{"status":"up"}', media_type=JSON)
+
+    async def ready(self, _request: Request) -> Response:
+        """`GET /readyz`: the host can serve, and with what."""
+        try:
+            facts = await anyio.to_thread.run_sync(self.readiness)
+        except CloisterError as error:
+            return problem(error)
+        return Response(msgspec.json.encode(facts), media_type=JSON)
+
+    async def measured(self, _request: Request) -> Response:
+        """`GET /metrics`: Prometheus text."""
+        return Response(self.metrics.render(), media_type="text/plain; version=0.0.4")
+
+    async def described(self, _request: Request) -> Response:
+        """`GET /openapi.json`: the API description."""
+        return Response(self.description, media_type=JSON)
+
+
+async def _failed(_request: Request, error: Exception) -> Response:
+    log.error("endpoint.failed", error=type(error).__name__)
+    return problem(UnavailableError("the host failed to answer", retryable=False))
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    """The request's body, refused as soon as it is known to be too large."""
+    too_large = LimitError("the request is too large", hint=f"at most {max_bytes} bytes")
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdecimal() or int(declared) > max_bytes:
+        raise too_large
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > max_bytes:
+                raise too_large
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise UnavailableError("the client went away") from None
+    return b"".join(chunks)
+
+
+def _nonce(body: bytes) -> bytes:
+    try:
+        nonce = jose.b64url_decode(msgspec.json.decode(body, type=_Challenge).nonce)
+    except (msgspec.MsgspecError, ValueError, CloisterError):
+        nonce = b""
+    if len(nonce) not in NONCE_BYTES:
+        raise ConfigurationError('the challenge must be {"nonce": "..."}: base64url of 16 to 64 bytes')
+    return nonce

@@ -1,0 +1,31 @@
+"""Settings of the host, as `cloister host serve` takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+__all__ = ["MAX_REQUEST_BYTES", "HostSettings"]
+
+MAX_REQUEST_BYTES: Final = 96 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSettings:
+    """What a host is started with.
+
+    Attributes:
+        state: Directory of the embedded default: database, sealed root key.
+        threads: How many requests are worked on at once.
+        max_request_bytes: Largest sealed request.
+        egress_trust_anchors: PEM files of authorities trusted for egress beside the public ones.
+        egress_allow_private_addresses: Let egress reach loopback and private addresses. A debug
+            switch: it is attested, and production policies refuse it.
+    """
+
+    state: Path
+    threads: int = 32
+    max_request_bytes: int = MAX_REQUEST_BYTES
+    egress_trust_anchors: tuple[Path, ...] = field(default=())
+    egress_allow_private_addresses: bool = False

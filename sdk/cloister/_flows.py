@@ -1,0 +1,239 @@
+"""What a client does, written once without I/O; `Client` and `AsyncClient` are two ways to drive it.
+
+Every method is a generator of the steps of `cloister.protocol.session`; its return value is the
+method's result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from cloister import jose
+from cloister.attestation import AppraisalPolicy
+from cloister.envelope import DataKey, Dek, DekCache, OpenCache, Sealed, Value
+from cloister.errors import ConfigurationError, EvidenceError, OpenError, UnavailableError
+from cloister.identity import Identity
+from cloister.protocol.attest import AttestationDocument, AttestationResult, appraise_document
+from cloister.protocol.public_key import PublicKey, verify_public_key
+from cloister.protocol.session import Attest, Response, Step, exchange
+from cloister.reply import BatchReply, Reply
+from cloister.secret import Secret
+
+__all__ = ["Context", "Flow", "Flows"]
+
+T = TypeVar("T")
+Flow = Generator[Step, Any, T]
+Context = Mapping[str, str]
+
+NONCE_BYTES: Final = 32
+HTTP_OK: Final = 200
+OPEN_CHUNK: Final = 10_000
+
+
+class Flows:
+    """The operations of one tenant's client."""
+
+    def __init__(
+        self,
+        *,
+        tenant: str,
+        identity: Identity,
+        policy: AppraisalPolicy,
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._tenant = tenant
+        self._identity = identity
+        self._policy = policy
+        self._clock = clock
+        self._jitter = jitter
+        self._deks = DekCache()
+        self._opened = OpenCache()
+        self._host: AttestationResult | None = None
+
+    # --- attestation: the driver holds the lock, so that one flight serves all who wait ---
+
+    def attested(self, step: Attest) -> AttestationResult | None:
+        """The appraised host, if what is known satisfies the step."""
+        host = self._host
+        if host is None or host.keyset.digest == step.reject:
+            return None
+        return host if host.keyset.request_key(self._clock()) else None
+
+    def challenge(self) -> bytes:
+        """A fresh nonce for `POST /v1/attestation`."""
+        return os.urandom(NONCE_BYTES)
+
+    def accept(self, response: Response, nonce: bytes) -> AttestationResult:
+        """Appraise the host's answer to a challenge, and seal to it from now on."""
+        if response.status != HTTP_OK:
+            raise UnavailableError("the host did not attest itself", hint="see the host's /readyz")
+        document = AttestationDocument.from_bytes(response.body)
+        self._host = appraise_document(document, self._policy, nonce=nonce, now=self._clock())
+        return self._host
+
+    def forget(self) -> None:
+        """Drop everything drawn or learned so far, as after a snapshot was restored."""
+        self._host = None
+        self._deks.clear()
+        self._opened.clear()
+
+    # --- any operation ---
+
+    def call(
+        self, op: str, payload: Mapping[str, Any], *, idempotency_key: str | None = None
+    ) -> Flow[Mapping[str, Any]]:
+        body = {
+            "op": op,
+            "tenant": self._tenant,
+            "credential": self._identity.credential(),
+            "idempotency_key": idempotency_key or secrets.token_urlsafe(16),
+            "payload": payload,
+        }
+        return (yield from exchange(body, clock=self._clock, jitter=self._jitter))
+
+    # --- values ---
+
+    def seal_many(
+        self,
+        values: Sequence[Value],
+        *,
+        key: str,
+        contexts: Sequence[Context | None] | None,
+        key_context: Context | None,
+    ) -> Flow[list[Sealed]]:
+        if contexts is not None and len(contexts) != len(values):
+            raise ConfigurationError("there must be one context a value")
+        sealed: list[Sealed] = []
+        dek: Dek | None = None
+        for index, value in enumerate(values):
+            context = _bound(contexts[index] if contexts else None, key_context)
+            size = _size(value)
+            dek = self._deks.lease(key, key_context, messages=1, size_bytes=size, now=self._clock())
+            if dek is None:
+                dek = yield from self._fresh_dek(key, key_context)
+            sealed.append(dek.seal(value, context))
+        return sealed
+
+    def _fresh_dek(self, key: str, key_context: Context | None) -> Flow[Dek]:
+        payload: dict[str, Any] = {"key": key}
+        if key_context is not None:
+            payload["key_context"] = dict(key_context)
+        result = yield from self.call("key.data_key", payload)
+        data_key = DataKey(
+            kid=result["kid"],
+            dek=Secret(jose.b64url_decode(result["dek"])),
+            encrypted_key=jose.b64url_decode(result["encrypted_key"]),
+            max_messages=result["max_messages"],
+            max_bytes=result["max_bytes"],
+            max_age_seconds=result["max_age_seconds"],
+        )
+        return self._deks.add(key, key_context, data_key, now=self._clock())
+
+    def open_many(
+        self, values: Sequence[str], *, contexts: Sequence[Context | None] | None
+    ) -> Flow[list[Value]]:
+        """Opened by the host: one audit entry a value."""
+        if contexts is not None and len(contexts) != len(values):
+            raise ConfigurationError("there must be one context a value")
+        items = [{"sealed": str(Sealed(value))} for value in values]
+        for item, context in zip(items, contexts or [None] * len(items), strict=True):
+            if context is not None:
+                item["context"] = dict(context)  # type: ignore[assignment]
+        opened: list[Value] = []
+        for start in range(0, len(items), OPEN_CHUNK):
+            result = yield from self.call("value.open", {"values": items[start : start + OPEN_CHUNK]})
+            for member in result["values"]:
+                if "error" in member:
+                    raise OpenError
+                opened.append(_decode(member["cty"], member["value"]))
+        return opened
+
+    def open_column(
+        self, values: Sequence[str], *, contexts: Sequence[Context | None] | None
+    ) -> Flow[list[Value]]:
+        """Opened here, under DEKs that the host unwraps: one audit entry a DEK."""
+        if contexts is not None and len(contexts) != len(values):
+            raise ConfigurationError("there must be one context a value")
+        opened: list[Value] = []
+        for index, text in enumerate(values):
+            sealed = Sealed(text)
+            encrypted_key = sealed.encrypted_key
+            dek = self._opened.get(sealed.kid, encrypted_key, now=self._clock())
+            if dek is None:
+                result = yield from self.call(
+                    "key.unwrap",
+                    {"kid": sealed.kid, "encrypted_key": jose.b64url_encode(encrypted_key)},
+                )
+                dek = self._opened.add(
+                    sealed.kid, encrypted_key, Secret(jose.b64url_decode(result["dek"])), now=self._clock()
+                )
+            opened.append(dek.open(sealed, contexts[index] if contexts else None))
+        return opened
+
+    def public_key(self, key: str) -> Flow[PublicKey]:
+        result = yield from self.call("key.public", {"key": key})
+        host: AttestationResult = yield Attest()
+        return verify_public_key(
+            result["statement"], deployment=host.keyset.deployment, tenant=self._tenant, now=self._clock()
+        )
+
+    # --- confidential functions ---
+
+    def invoke(
+        self,
+        function: str,
+        inputs: Mapping[str, Any],
+        *,
+        context: Context | None,
+        idempotency_key: str | None,
+    ) -> Flow[Reply]:
+        payload = {"function": function, "inputs": dict(inputs), "context": dict(context or {})}
+        result = yield from self.call("function.invoke", payload, idempotency_key=idempotency_key)
+        return _read(Reply.from_result, result)
+
+    def invoke_batch(
+        self,
+        function: str,
+        columns: Mapping[str, Sequence[Any]],
+        *,
+        context: Mapping[str, Sequence[str]] | None,
+        idempotency_key: str | None,
+    ) -> Flow[BatchReply]:
+        payload = {
+            "function": function,
+            "columns": {name: list(column) for name, column in columns.items()},
+            "context": {name: list(column) for name, column in (context or {}).items()},
+        }
+        result = yield from self.call("function.invoke", payload, idempotency_key=idempotency_key)
+        return _read(BatchReply.from_result, result)
+
+
+def _bound(context: Context | None, key_context: Context | None) -> Context | None:
+    """The context that is bound to the value: both parts together."""
+    if key_context is None:
+        return context
+    if context is not None and context.keys() & key_context.keys():
+        raise ConfigurationError("context and key_context must not share a name")
+    return {**(context or {}), **key_context}
+
+
+def _size(value: Value) -> int:
+    if isinstance(value, bytes):
+        return len(value)
+    return 4 * len(value) if isinstance(value, str) else len(json.dumps(value))
+
+
+def _decode(cty: str, value: Any) -> Value:
+    return jose.b64url_decode(value) if cty == "octets" else value
+
+
+def _read(parse: Callable[[Mapping[str, Any]], T], result: Mapping[str, Any]) -> T:
+    try:
+        return parse(result)
+    except (KeyError, TypeError, ValueError):
+        raise EvidenceError("the host's answer is malformed", hint="update the client or the host") from None

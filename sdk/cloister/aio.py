@@ -1,0 +1,201 @@
+"""The client for asyncio; the same protocol and the same operations as `Client` (extra `async`)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from cloister._flows import Context, Flow, Flows, T
+from cloister.attestation import AppraisalPolicy
+from cloister.client import JOSE_TYPE, JSON_TYPE, challenge_body, identity_from, policy_from
+from cloister.config import Settings
+from cloister.envelope import Sealed, Value
+from cloister.errors import UnavailableError
+from cloister.identity import Identity
+from cloister.protocol.attest import AttestationResult
+from cloister.protocol.public_key import PublicKey
+from cloister.protocol.session import Attest, Response, Send, Wait
+from cloister.reply import BatchReply, Reply, Token
+from cloister.transport import AsyncTransport, TransportError
+
+__all__ = ["AsyncClient"]
+
+
+class AsyncClient:
+    """A tenant's client of an enclave host, for one event loop. See `Client` for the operations."""
+
+    def __init__(
+        self,
+        *,
+        tenant: str,
+        policy: AppraisalPolicy,
+        identity: Identity,
+        transport: AsyncTransport,
+        timeout_seconds: float = 60.0,
+    ) -> None:
+        self._flows = Flows(
+            tenant=tenant, identity=identity, policy=policy, clock=time.time, jitter=random.random
+        )
+        self._transport = transport
+        self._timeout_seconds = timeout_seconds
+        self._attesting = asyncio.Lock()
+
+    @classmethod
+    def from_env(cls, *, transport: AsyncTransport | None = None, **settings: Any) -> Self:
+        """Make a client from explicit settings, the environment and `cloister.toml`, in that order."""
+        from cloister.transport.httpx import HttpxTransport  # noqa: PLC0415 (httpx is an extra)
+
+        loaded = Settings.load(**settings)
+        return cls(
+            tenant=loaded.tenant,
+            policy=policy_from(loaded.policy),
+            identity=identity_from(loaded),
+            transport=transport or HttpxTransport(loaded.url),
+            timeout_seconds=loaded.timeout_seconds,
+        )
+
+    async def seal(
+        self, value: Value, *, key: str, context: Context | None = None, key_context: Context | None = None
+    ) -> Sealed:
+        """Seal one value; see `Client.seal`."""
+        contexts = None if context is None else [context]
+        return (await self.seal_many([value], key=key, contexts=contexts, key_context=key_context))[0]
+
+    async def seal_many(
+        self,
+        values: Sequence[Value],
+        *,
+        key: str,
+        contexts: Sequence[Context | None] | None = None,
+        key_context: Context | None = None,
+    ) -> list[Sealed]:
+        """Seal many values; see `Client.seal_many`."""
+        return await self._run(
+            self._flows.seal_many(values, key=key, contexts=contexts, key_context=key_context)
+        )
+
+    async def open(self, sealed: str, *, context: Context | None = None) -> Value:
+        """Have the host open one value; see `Client.open`."""
+        return (await self.open_many([sealed], contexts=None if context is None else [context]))[0]
+
+    async def open_many(
+        self, values: Sequence[str], *, contexts: Sequence[Context | None] | None = None
+    ) -> list[Value]:
+        """Have the host open many values; see `Client.open_many`."""
+        return await self._run(self._flows.open_many(values, contexts=contexts))
+
+    async def open_column(
+        self, values: Sequence[str], *, contexts: Sequence[Context | None] | None = None
+    ) -> list[Value]:
+        """Open many values here; see `Client.open_column`."""
+        return await self._run(self._flows.open_column(values, contexts=contexts))
+
+    async def public_key(self, key: str) -> PublicKey:
+        """The public half of a key; see `Client.public_key`."""
+        return await self._run(self._flows.public_key(key))
+
+    async def invoke(
+        self,
+        function: str,
+        /,
+        *,
+        context: Context | None = None,
+        idempotency_key: str | None = None,
+        **inputs: Any,
+    ) -> Reply:
+        """Call a confidential function; see `Client.invoke`."""
+        return await self._run(
+            self._flows.invoke(function, inputs, context=context, idempotency_key=idempotency_key)
+        )
+
+    async def invoke_batch(
+        self,
+        function: str,
+        /,
+        *,
+        context: Mapping[str, Sequence[str]] | None = None,
+        idempotency_key: str | None = None,
+        **columns: Sequence[Any],
+    ) -> BatchReply:
+        """Call a batch function; see `Client.invoke_batch`."""
+        return await self._run(
+            self._flows.invoke_batch(function, columns, context=context, idempotency_key=idempotency_key)
+        )
+
+    async def tokenize(
+        self, policy: str, values: Sequence[str], *, idempotency_key: str | None = None
+    ) -> list[Token]:
+        """Replace values by tokens of a policy; see `Client.tokenize`."""
+        payload = {"policy": policy, "values": list(values)}
+        result = await self.call("token.tokenize", payload, idempotency_key=idempotency_key)
+        return [Token(token) for token in result["tokens"]]
+
+    async def detokenize(self, policy: str, tokens: Sequence[str]) -> list[str | None]:
+        """Give the values behind tokens; see `Client.detokenize`."""
+        result = await self.call("token.detokenize", {"policy": policy, "tokens": list(tokens)})
+        return list(result["values"])
+
+    async def call(
+        self, op: str, payload: Mapping[str, Any], *, idempotency_key: str | None = None
+    ) -> Mapping[str, Any]:
+        """Any operation of the host by name; see `Client.call`."""
+        return await self._run(self._flows.call(op, payload, idempotency_key=idempotency_key))
+
+    async def attest(self) -> AttestationResult:
+        """Appraise the host now, and return what was checked and what was not."""
+        return await self._attest(Attest(), fresh=True)
+
+    def forget(self) -> None:
+        """Drop keyset and data keys, as after a snapshot was restored."""
+        self._flows.forget()
+
+    async def aclose(self) -> None:
+        """Close connections and drop data keys."""
+        self.forget()
+        await self._transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _run(self, flow: Flow[T]) -> T:
+        outcome: Any = None
+        try:
+            while True:
+                match flow.send(outcome):
+                    case Attest() as step:
+                        outcome = await self._attest(step)
+                    case Send() as step:
+                        outcome = await self._post("/v1/sealed", step.body, JOSE_TYPE)
+                    case Wait() as step:
+                        await asyncio.sleep(step.seconds)
+                        outcome = None
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+
+    async def _attest(self, step: Attest, *, fresh: bool = False) -> AttestationResult:
+        async with self._attesting:
+            known = None if fresh else self._flows.attested(step)
+            if known is not None:
+                return known
+            nonce = self._flows.challenge()
+            response = await self._post("/v1/attestation", challenge_body(nonce), JSON_TYPE)
+            if response is None:
+                raise UnavailableError("the host cannot be reached", hint="check CLOISTER_URL")
+            return self._flows.accept(response, nonce)
+
+    async def _post(self, path: str, body: bytes, content_type: str) -> Response | None:
+        try:
+            return await self._transport.post(
+                path, body, content_type=content_type, timeout_seconds=self._timeout_seconds
+            )
+        except TransportError:
+            return None

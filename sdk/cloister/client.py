@@ -1,0 +1,286 @@
+"""The client: seals, opens, and calls confidential functions in a host it has appraised."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from cloister import jose
+from cloister._flows import Context, Flow, Flows, T
+from cloister.attestation import AppraisalPolicy
+from cloister.config import Settings
+from cloister.envelope import Sealed, Value
+from cloister.errors import ConfigurationError, UnavailableError
+from cloister.identity import ApiKey, Identity
+from cloister.protocol.attest import AttestationResult
+from cloister.protocol.public_key import PublicKey
+from cloister.protocol.session import Attest, Response, Send, Wait
+from cloister.reply import BatchReply, Reply, Token
+from cloister.transport import Transport, TransportError
+from cloister.transport.stdlib import HttpTransport
+
+__all__ = ["Client", "identity_from", "policy_from"]
+
+MAX_POLICY_BYTES = 1024 * 1024
+JOSE_TYPE = "application/jose"
+JSON_TYPE = "application/json"
+
+
+class Client:
+    """A tenant's client of an enclave host, safe to share between threads.
+
+    Nothing is sent before the host's evidence was appraised; that happens on the first call, and
+    again whenever the host's keys change.
+    """
+
+    def __init__(
+        self,
+        *,
+        tenant: str,
+        policy: AppraisalPolicy,
+        identity: Identity,
+        transport: Transport,
+        timeout_seconds: float = 60.0,
+    ) -> None:
+        self._flows = Flows(
+            tenant=tenant, identity=identity, policy=policy, clock=time.time, jitter=random.random
+        )
+        self._transport = transport
+        self._timeout_seconds = timeout_seconds
+        self._attesting = threading.Lock()
+
+    @classmethod
+    def from_env(cls, *, transport: Transport | None = None, **settings: Any) -> Self:
+        """Make a client from explicit settings, the environment and `cloister.toml`, in that order.
+
+        Raises:
+            ConfigurationError: A setting is missing or cannot be used.
+        """
+        loaded = Settings.load(**settings)
+        return cls(
+            tenant=loaded.tenant,
+            policy=policy_from(loaded.policy),
+            identity=identity_from(loaded),
+            transport=transport or HttpTransport(loaded.url),
+            timeout_seconds=loaded.timeout_seconds,
+        )
+
+    # --- values ---
+
+    def seal(
+        self, value: Value, *, key: str, context: Context | None = None, key_context: Context | None = None
+    ) -> Sealed:
+        """Seal one value under a tenant's key.
+
+        Args:
+            value: bytes, text or JSON; opens as the same type.
+            key: Name of a key with purpose `seal`.
+            context: What the value belongs to, for example `{"customer": "17"}`; the value opens only
+                where the same context is given.
+            key_context: The part of the context that all values of one data key share.
+
+        Raises:
+            DeniedError: No grant for `seal` on this key.
+        """
+        contexts = None if context is None else [context]
+        return self.seal_many([value], key=key, contexts=contexts, key_context=key_context)[0]
+
+    def seal_many(
+        self,
+        values: Sequence[Value],
+        *,
+        key: str,
+        contexts: Sequence[Context | None] | None = None,
+        key_context: Context | None = None,
+    ) -> list[Sealed]:
+        """Seal many values; `contexts` holds one context a value. See `seal`."""
+        return self._run(self._flows.seal_many(values, key=key, contexts=contexts, key_context=key_context))
+
+    def open(self, sealed: str, *, context: Context | None = None) -> Value:
+        """Have the host open one value (right `decrypt`).
+
+        Raises:
+            OpenError: Wrong context, key or value.
+            DeniedError: No grant for `decrypt` on the value's key.
+        """
+        return self.open_many([sealed], contexts=None if context is None else [context])[0]
+
+    def open_many(
+        self, values: Sequence[str], *, contexts: Sequence[Context | None] | None = None
+    ) -> list[Value]:
+        """Have the host open many values (right `decrypt`, one audit entry a value). See `open`."""
+        return self._run(self._flows.open_many(values, contexts=contexts))
+
+    def open_column(
+        self, values: Sequence[str], *, contexts: Sequence[Context | None] | None = None
+    ) -> list[Value]:
+        """Open many values here, under data keys that the host unwraps (right `unwrap`)."""
+        return self._run(self._flows.open_column(values, contexts=contexts))
+
+    def public_key(self, key: str) -> PublicKey:
+        """The public half of a key, for `cloister.envelope.seal_to` on machines without a host."""
+        return self._run(self._flows.public_key(key))
+
+    # --- confidential functions and tokens ---
+
+    def invoke(
+        self,
+        function: str,
+        /,
+        *,
+        context: Context | None = None,
+        idempotency_key: str | None = None,
+        **inputs: Any,
+    ) -> Reply:
+        """Call a confidential function.
+
+        Args:
+            function: `name@alias`, or `name@sha256:...` for one digest.
+            context: Values for the context names that the function's manifest asks for.
+            idempotency_key: Constant over the caller's own retries; effects happen once under it.
+            inputs: The function's inputs by name.
+
+        Raises:
+            FunctionError: The function failed or broke its output class.
+        """
+        return self._run(
+            self._flows.invoke(function, inputs, context=context, idempotency_key=idempotency_key)
+        )
+
+    def invoke_batch(
+        self,
+        function: str,
+        /,
+        *,
+        context: Mapping[str, Sequence[str]] | None = None,
+        idempotency_key: str | None = None,
+        **columns: Sequence[Any],
+    ) -> BatchReply:
+        """Call a batch function: one column an input, one context column a context name."""
+        return self._run(
+            self._flows.invoke_batch(function, columns, context=context, idempotency_key=idempotency_key)
+        )
+
+    def tokenize(
+        self, policy: str, values: Sequence[str], *, idempotency_key: str | None = None
+    ) -> list[Token]:
+        """Replace values by tokens of a policy."""
+        payload = {"policy": policy, "values": list(values)}
+        result = self.call("token.tokenize", payload, idempotency_key=idempotency_key)
+        return [Token(token) for token in result["tokens"]]
+
+    def detokenize(self, policy: str, tokens: Sequence[str]) -> list[str | None]:
+        """Give the values behind tokens, masked as the policy says; `None` where there is none."""
+        result = self.call("token.detokenize", {"policy": policy, "tokens": list(tokens)})
+        return list(result["values"])
+
+    # --- administration ---
+
+    def call(
+        self, op: str, payload: Mapping[str, Any], *, idempotency_key: str | None = None
+    ) -> Mapping[str, Any]:
+        """Any operation of the host by name, for example `key.create`; see docs/operations.md."""
+        return self._run(self._flows.call(op, payload, idempotency_key=idempotency_key))
+
+    def attest(self) -> AttestationResult:
+        """Appraise the host now, and return what was checked and what was not."""
+        return self._attest(Attest(), fresh=True)
+
+    def forget(self) -> None:
+        """Drop keyset and data keys, as after a snapshot was restored."""
+        self._flows.forget()
+
+    def close(self) -> None:
+        """Close idle connections and drop data keys."""
+        self.forget()
+        close = getattr(self._transport, "close", None)
+        if close is not None:
+            close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- the driver ---
+
+    def _run(self, flow: Flow[T]) -> T:
+        outcome: Any = None
+        try:
+            while True:
+                match flow.send(outcome):
+                    case Attest() as step:
+                        outcome = self._attest(step)
+                    case Send() as step:
+                        outcome = self._post("/v1/sealed", step.body, JOSE_TYPE)
+                    case Wait() as step:
+                        time.sleep(step.seconds)
+                        outcome = None
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+
+    def _attest(self, step: Attest, *, fresh: bool = False) -> AttestationResult:
+        with self._attesting:
+            known = None if fresh else self._flows.attested(step)
+            if known is not None:
+                return known
+            nonce = self._flows.challenge()
+            response = self._post("/v1/attestation", challenge_body(nonce), JSON_TYPE)
+            if response is None:
+                raise UnavailableError("the host cannot be reached", hint="check CLOISTER_URL")
+            return self._flows.accept(response, nonce)
+
+    def _post(self, path: str, body: bytes, content_type: str) -> Response | None:
+        try:
+            return self._transport.post(
+                path, body, content_type=content_type, timeout_seconds=self._timeout_seconds
+            )
+        except TransportError:
+            return None
+
+
+def challenge_body(nonce: bytes) -> bytes:
+    """The body of `POST /v1/attestation`."""
+    return json.dumps({"nonce": jose.b64url_encode(nonce)}).encode()
+
+
+def policy_from(path: Path) -> AppraisalPolicy:
+    """Read an appraisal policy.
+
+    Raises:
+        ConfigurationError: The file cannot be read or used.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError:
+        raise ConfigurationError(
+            f"the appraisal policy {path} cannot be read", hint="set CLOISTER_POLICY"
+        ) from None
+    if len(raw) > MAX_POLICY_BYTES:
+        raise ConfigurationError(f"the appraisal policy {path} is too large")
+    try:
+        return AppraisalPolicy.from_toml(raw.decode())
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"the appraisal policy {path} is not text") from None
+
+
+def identity_from(settings: Settings) -> Identity:
+    """Make the identity that the settings name.
+
+    Raises:
+        ConfigurationError: The identity is unknown or incomplete.
+    """
+    if settings.identity != "key":
+        raise ConfigurationError("CLOISTER_IDENTITY is not a known identity", hint="this version knows: key")
+    if settings.api_key_file is None:
+        raise ConfigurationError("identity `key` needs CLOISTER_API_KEY_FILE")
+    return ApiKey.from_file(settings.api_key_file)

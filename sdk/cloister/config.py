@@ -1,0 +1,163 @@
+"""Settings: explicit argument, then environment, then `cloister.toml`; one table of them all."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from cloister.errors import ConfigurationError
+
+__all__ = ["SETTINGS", "Setting", "Settings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting: its name in code and file, in the environment, and what it is for."""
+
+    name: str
+    variable: str
+    help: str
+    default: str | None = None
+
+
+SETTINGS: Final = (
+    Setting(
+        name="url", variable="CLOISTER_URL", help="Where the enclave host answers, https outside loopback."
+    ),
+    Setting(name="tenant", variable="CLOISTER_TENANT", help="The tenant whose keys and functions are used."),
+    Setting(
+        name="policy",
+        variable="CLOISTER_POLICY",
+        help="Path of the appraisal policy: which enclave host is accepted.",
+    ),
+    Setting(
+        name="identity",
+        variable="CLOISTER_IDENTITY",
+        help="How the caller proves who it is: `key` (an API key).",
+        default="key",
+    ),
+    Setting(
+        name="api_key_file",
+        variable="CLOISTER_API_KEY_FILE",
+        help="File with the API key, for identity `key`.",
+    ),
+    Setting(
+        name="timeout_seconds",
+        variable="CLOISTER_TIMEOUT_SECONDS",
+        help="How long one HTTP exchange may take, in seconds.",
+        default="60",
+    ),
+    Setting(
+        name="profile",
+        variable="CLOISTER_PROFILE",
+        help="Which table of `cloister.toml` is read.",
+        default="default",
+    ),
+)
+
+FILE: Final = "cloister.toml"
+MAX_FILE_BYTES: Final = 64 * 1024
+PATHS: Final = frozenset({"policy", "api_key_file"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings a client was made with; no credential is among them."""
+
+    url: str
+    tenant: str
+    policy: Path
+    identity: str
+    api_key_file: Path | None
+    timeout_seconds: float
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        directory: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        **explicit: Any,
+    ) -> Settings:
+        """Gather the settings: explicit argument > environment > `cloister.toml`.
+
+        The file is looked for in `directory` (the working directory by default) and its parents;
+        paths in it are relative to it.
+
+        Raises:
+            ConfigurationError: A setting is missing, unknown or malformed.
+        """
+        env = os.environ if environment is None else environment
+        unknown = explicit.keys() - {setting.name for setting in SETTINGS}
+        if unknown:
+            raise ConfigurationError(f"unknown setting: {', '.join(sorted(unknown))}")
+        profile = explicit.get("profile") or env.get("CLOISTER_PROFILE")
+        from_file = _read_file(directory or Path.cwd(), profile)
+        values: dict[str, Any] = {}
+        for setting in SETTINGS:
+            for source in (
+                explicit.get(setting.name),
+                env.get(setting.variable),
+                from_file.get(setting.name),
+            ):
+                if source is not None and source != "":
+                    values[setting.name] = source
+                    break
+            else:
+                values[setting.name] = setting.default
+        missing = [
+            s.variable for s in SETTINGS if s.name in {"url", "tenant", "policy"} and not values[s.name]
+        ]
+        if missing:
+            raise ConfigurationError(
+                f"missing setting: {', '.join(missing)}",
+                hint=f"set it in the environment or in {FILE}; `cloister host dev` writes one",
+            )
+        key_file = values["api_key_file"]
+        return cls(
+            url=str(values["url"]),
+            tenant=str(values["tenant"]),
+            policy=Path(values["policy"]),
+            identity=str(values["identity"]),
+            api_key_file=Path(key_file) if key_file else None,
+            timeout_seconds=_seconds(values["timeout_seconds"]),
+        )
+
+
+def _seconds(value: Any) -> float:
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not 0 < seconds <= 1200:  # noqa: PLR2004 (20 minutes: the longest call of any caller we serve)
+        raise ConfigurationError("CLOISTER_TIMEOUT_SECONDS must be a number of seconds up to 1200")
+    return seconds
+
+
+def _read_file(directory: Path, profile: str | None) -> Mapping[str, Any]:
+    directory = directory.resolve()
+    path = next((p / FILE for p in (directory, *directory.parents) if (p / FILE).is_file()), None)
+    if path is None:
+        if profile:
+            raise ConfigurationError(f"profile {profile!r} was asked for, but there is no {FILE}")
+        return {}
+    try:
+        raw = path.read_bytes()
+        if len(raw) > MAX_FILE_BYTES:
+            raise ConfigurationError(f"{FILE} is too large")
+        document = tomllib.loads(raw.decode())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        raise ConfigurationError(f"{path} cannot be read as TOML") from None
+    table = document.get(profile or "default")
+    if table is None and profile is None:
+        return {}
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"{path} has no profile {profile!r}")
+    unknown = table.keys() - {setting.name for setting in SETTINGS}
+    if unknown:
+        raise ConfigurationError(f"unknown setting in {path}: {', '.join(sorted(unknown))}")
+    return {name: str(path.parent / value) if name in PATHS else value for name, value in table.items()}

@@ -1,0 +1,55 @@
+"""Sealed requests and replies, the keyset and its attestation, without I/O (SPEC.md beside this file).
+
+Shared by the clients, the host and the receiving adapters: bytes and times go in, bytes come out.
+"""
+
+from cloister.protocol.attest import (
+    AttestationDocument,
+    AttestationResult,
+    appraise_document,
+    appraise_staple,
+)
+from cloister.protocol.deployment import deployment_id, deployment_of
+from cloister.protocol.exchange import (
+    OpenedRequest,
+    SealedRequest,
+    open_reply,
+    open_request,
+    request_kid,
+    seal_reply,
+    seal_request,
+)
+from cloister.protocol.keyset import (
+    Keyset,
+    KeysetKey,
+    sign_keyset,
+    staple_nonce,
+    statement,
+    verify_keyset,
+)
+from cloister.protocol.public_key import PublicKey, sign_public_key, verify_public_key
+
+__all__ = [
+    "AttestationDocument",
+    "AttestationResult",
+    "Keyset",
+    "KeysetKey",
+    "OpenedRequest",
+    "PublicKey",
+    "SealedRequest",
+    "appraise_document",
+    "appraise_staple",
+    "deployment_id",
+    "deployment_of",
+    "open_reply",
+    "open_request",
+    "request_kid",
+    "seal_reply",
+    "seal_request",
+    "sign_keyset",
+    "sign_public_key",
+    "staple_nonce",
+    "statement",
+    "verify_keyset",
+    "verify_public_key",
+]

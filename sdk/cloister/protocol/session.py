@@ -1,0 +1,156 @@
+"""The client's side of a call, without I/O: what to do next, and when to try again (PROTOCOL 6).
+
+`exchange` is a generator of steps. Whoever drives it does what the step says (attest the host, send
+bytes, wait) and sends the outcome back in; `Client` drives it with threads, `AsyncClient` with
+asyncio, and tests with a list.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cloister.errors import CloisterError, OpenError, UnavailableError, error_from_code
+from cloister.protocol.attest import AttestationResult
+from cloister.protocol.exchange import SealedRequest, open_reply, seal_request
+
+__all__ = ["Attest", "Exchange", "Response", "Send", "Wait", "exchange"]
+
+ATTEMPTS: Final = 4
+FIRST_WAIT_SECONDS: Final = 0.1
+MAX_WAIT_SECONDS: Final = 5.0
+KEY_MARGIN_SECONDS: Final = 30
+HTTP_OK: Final = 200
+HTTP_TOO_LARGE: Final = 413
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attest:
+    """Step: give me an appraised keyset, and not the one named here."""
+
+    reject: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """Step: POST this to `/v1/sealed` as `application/jose`; answer `None` if no response came."""
+
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Step: let this much time pass."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """An HTTP response; in itself only a hint, since anyone on the way may have written it."""
+
+    status: int
+    body: bytes
+
+
+Step = Attest | Send | Wait
+Exchange = Generator[Step, Any, Mapping[str, Any]]
+
+
+def exchange(body: Mapping[str, Any], *, clock: Callable[[], float], jitter: Callable[[], float]) -> Exchange:
+    """Send one operation and return its result.
+
+    Args:
+        body: The request body of PROTOCOL 6. Its `idempotency_key` stays the same over every retry,
+            so that an operation with an effect has it once.
+        clock: Epoch seconds.
+        jitter: Uniform in [0, 1).
+
+    Raises:
+        CloisterError: What the host answered under seal, or `UnavailableError` if no such answer came.
+    """
+    host: AttestationResult = yield Attest()
+    reattested = False
+    request: SealedRequest | None = None
+    for attempt in itertools.count(1):
+        if request is None or request.expires <= clock():
+            host, request = yield from _seal(body, host, clock)
+        outcome = _outcome((yield Send(body=request.token.encode())), request)
+        if isinstance(outcome, dict):
+            return outcome
+        if isinstance(outcome, CloisterError):
+            # Under seal: the host has spoken. Only what it calls retryable is worth another request.
+            if not outcome.retryable or attempt >= ATTEMPTS:
+                raise outcome
+            request = None
+        elif outcome.may_be_stale and not reattested:
+            # In the clear: nothing was proven, so nothing is believed. A reason to attest again, once.
+            host = yield Attest(reject=host.keyset.digest)
+            reattested, request = True, None
+            continue
+        elif outcome.too_large or attempt >= ATTEMPTS:
+            raise outcome.as_error()
+        # Otherwise no answer came: the same ciphertext again is safe, the host answers it from its store.
+        yield Wait(seconds=min(MAX_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**attempt) * (0.5 + jitter() / 2))
+    raise AssertionError  # pragma: no cover (the loop only ends by return or raise)
+
+
+def _seal(
+    body: Mapping[str, Any], host: AttestationResult, clock: Callable[[], float]
+) -> Generator[Step, Any, tuple[AttestationResult, SealedRequest]]:
+    """Seal to the host's newest request key, attesting again if the keyset has run out."""
+    key = host.keyset.request_key(clock(), margin_seconds=KEY_MARGIN_SECONDS)
+    if key is None:
+        host = yield Attest(reject=host.keyset.digest)
+        key = host.keyset.request_key(clock())
+    if key is None:
+        raise UnavailableError("the host offers no request key for this time", hint="check both clocks")
+    return host, seal_request(body, key=key, now=clock())
+
+
+@dataclass(frozen=True, slots=True)
+class _Hint:
+    """A response in the clear, or none at all (status 0)."""
+
+    status: int
+
+    @property
+    def too_large(self) -> bool:
+        return self.status == HTTP_TOO_LARGE
+
+    @property
+    def may_be_stale(self) -> bool:
+        return 400 <= self.status < 500 and not self.too_large  # noqa: PLR2004 (client errors)
+
+    def as_error(self) -> UnavailableError:
+        if self.too_large:
+            return UnavailableError(
+                "something on the way to the host refuses a request of this size",
+                hint="send fewer values in one call",
+                retryable=False,
+            )
+        return UnavailableError("the host did not answer", hint="check CLOISTER_URL and the host's /readyz")
+
+
+def _outcome(response: Response | None, request: SealedRequest) -> dict[str, Any] | CloisterError | _Hint:
+    if response is None:
+        return _Hint(0)
+    if response.status != HTTP_OK:
+        return _Hint(response.status)
+    try:
+        reply = open_reply(response.body.decode("ascii"), request=request)
+    except (OpenError, UnicodeDecodeError):
+        return _Hint(502)
+    error = reply.get("error")
+    if isinstance(error, dict):
+        return error_from_code(
+            str(error.get("code")),
+            str(error.get("message")),
+            hint=str(error.get("hint", "")),
+            correlation_id=str(error.get("correlation_id", "")),
+            retryable=error.get("retryable") is True,
+        )
+    result = reply.get("result")
+    return result if isinstance(result, dict) else _Hint(502)

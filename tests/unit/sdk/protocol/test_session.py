@@ -1,0 +1,204 @@
+"""When the client tries again, when it attests again, and what it never believes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cloister import jose
+from cloister.errors import DeniedError, UnavailableError
+from cloister.protocol import KeysetKey, open_request, request_kid, seal_reply, sign_keyset
+from cloister.protocol.session import Attest, Response, Send, Wait, exchange
+
+NOW = 1_800_000_000
+DAY = 86_400
+BODY = {"op": "x", "tenant": "t", "idempotency_key": "once", "payload": {}}
+
+
+class Host:
+    """Holds epochs of request keys, and answers as it is told."""
+
+    def __init__(self):
+        self.deployment_key = jose.generate_key("EdDSA")
+        self.now = NOW
+        self.requests = []
+        self.steps = []
+        self.rotate()
+
+    def rotate(self):
+        kid = f"r{len(self.steps)}"
+        self.private = jose.generate_key("HPKE-10-KE", kid=kid)
+        self.keyset = sign_keyset(
+            keys=(
+                KeysetKey(
+                    role="request",
+                    kid=kid,
+                    jwk=self.private.public().to_jwk(),
+                    not_before=int(self.now) - 60,
+                    expires=int(self.now) + DAY,
+                ),
+            ),
+            config={},
+            holders=(),
+            issued_at=int(self.now),
+            expires=int(self.now) + DAY,
+            deployment_key=self.deployment_key,
+        )
+
+    def open(self, body):
+        token = body.decode()
+        jwe, kid = request_kid(token)
+        if kid != self.private.kid:
+            return None
+        opened = open_request(jwe, token=token, key=self.private, now=self.now)
+        self.requests.append(opened)
+        return opened
+
+    def reply(self, body, answer):
+        opened = self.open(body)
+        if opened is None:
+            return Response(status=400, body=b"{}")
+        return Response(status=200, body=seal_reply(answer, request=opened).encode())
+
+
+class Known:
+    def __init__(self, keyset):
+        self.keyset = keyset
+
+
+def drive(host, answers):
+    """Run an exchange; `answers` is a list of functions from a request body to a response."""
+    flow = exchange(BODY, clock=lambda: host.now, jitter=lambda: 0.5)
+    answers = iter(answers)
+    outcome = None
+    try:
+        while True:
+            step = flow.send(outcome)
+            host.steps.append(step)
+            if isinstance(step, Attest):
+                outcome = Known(host.keyset)
+            elif isinstance(step, Send):
+                outcome = next(answers)(step.body)
+            else:
+                host.now += step.seconds
+                outcome = None
+    except StopIteration as stop:
+        return stop.value
+
+
+@pytest.fixture
+def host():
+    return Host()
+
+
+def kinds(host):
+    return [type(step) for step in host.steps]
+
+
+def ok(host):
+    return lambda body: host.reply(body, {"result": {"n": 1}})
+
+
+def error(host, *, retryable, code="denied"):
+    return lambda body: host.reply(
+        body, {"error": {"code": code, "message": "m", "retryable": retryable, "hint": "h"}}
+    )
+
+
+def nothing(_body):
+    return None
+
+
+def test_a_call_attests_sends_once_and_returns_the_result(host):
+    assert drive(host, [ok(host)]) == {"n": 1}
+    assert kinds(host) == [Attest, Send]
+
+
+def test_an_error_under_seal_is_raised_with_its_type_and_not_repeated(host):
+    with pytest.raises(DeniedError, match="m"):
+        drive(host, [error(host, retryable=False)])
+    assert kinds(host) == [Attest, Send]
+
+
+def test_a_retryable_error_is_tried_again_with_a_new_request_and_the_same_idempotency_key(host):
+    assert drive(host, [error(host, retryable=True, code="unavailable"), ok(host)]) == {"n": 1}
+    first, second = host.requests
+    assert first.jti != second.jti
+    assert first.body["idempotency_key"] == second.body["idempotency_key"] == "once"
+
+
+def test_without_an_answer_the_same_ciphertext_is_sent_again(host):
+    assert drive(host, [nothing, nothing, ok(host)]) == {"n": 1}
+    bodies = {step.body for step in host.steps if isinstance(step, Send)}
+    assert len(bodies) == 1
+
+
+def test_it_gives_up_after_four_attempts(host):
+    with pytest.raises(UnavailableError):
+        drive(host, [nothing] * 9)
+    assert kinds(host).count(Send) == 4
+
+
+def test_waits_grow_and_are_jittered(host):
+    with pytest.raises(UnavailableError):
+        drive(host, [nothing] * 4)
+    waits = [step.seconds for step in host.steps if isinstance(step, Wait)]
+    assert waits == sorted(waits)
+    assert len(set(waits)) == 3
+
+
+def test_a_refusal_in_the_clear_is_a_reason_to_attest_again_once(host):
+    refused = Response(status=403, body=json.dumps({"code": "denied"}).encode())
+    assert drive(host, [lambda _b: refused, ok(host)]) == {"n": 1}
+    assert kinds(host) == [Attest, Send, Attest, Send]
+
+
+def test_a_refusal_in_the_clear_is_never_a_verdict(host):
+    refused = Response(status=403, body=json.dumps({"code": "denied", "title": "no"}).encode())
+    with pytest.raises(UnavailableError):
+        drive(host, [lambda _b: refused] * 9)
+    assert kinds(host).count(Attest) == 2
+
+
+def test_a_result_in_the_clear_is_not_believed(host):
+    forged = Response(status=200, body=json.dumps({"result": {"n": 2}}).encode())
+    with pytest.raises(UnavailableError):
+        drive(host, [lambda _b: forged] * 9)
+
+
+def test_a_rotated_host_is_found_again(host):
+    def rotated(body):
+        host.rotate()
+        return host.reply(body, {"result": {}})
+
+    assert drive(host, [rotated, ok(host)]) == {"n": 1}
+    assert kinds(host) == [Attest, Send, Attest, Send]
+
+
+def test_a_client_that_lives_for_days_follows_every_epoch(host):
+    known, results = Known(host.keyset), []
+    for _day in range(5):
+        flow = exchange(BODY, clock=lambda: host.now, jitter=lambda: 0.5)
+        outcome = None
+        try:
+            while True:
+                step = flow.send(outcome)
+                if isinstance(step, Attest):
+                    # As the driver does: what is known serves until the exchange rejects it.
+                    if step.reject == known.keyset.digest:
+                        host.rotate()
+                        known = Known(host.keyset)
+                    outcome = known
+                else:
+                    outcome = host.reply(step.body, {"result": {"n": 1}})
+        except StopIteration as stop:
+            results.append(stop.value)
+        host.now += DAY + 3600
+    assert results == [{"n": 1}] * 5
+
+
+def test_something_on_the_way_that_refuses_large_requests_is_named(host):
+    with pytest.raises(UnavailableError, match="size") as caught:
+        drive(host, [lambda _b: Response(status=413, body=b"")])
+    assert caught.value.retryable is False
