@@ -15,7 +15,13 @@ from typing import Any, Final, TypeVar
 from cloister import jose
 from cloister.attestation import AppraisalPolicy
 from cloister.envelope import DataKey, Dek, DekCache, OpenCache, Sealed, Value
-from cloister.errors import ConfigurationError, EvidenceError, OpenError, UnavailableError
+from cloister.errors import (
+    ConfigurationError,
+    EvidenceError,
+    LimitError,
+    OpenError,
+    UnavailableError,
+)
 from cloister.identity import Identity
 from cloister.protocol.attest import AttestationDocument, AttestationResult, appraise_document
 from cloister.protocol.public_key import PublicKey, verify_public_key
@@ -108,16 +114,14 @@ class Flows:
     ) -> Flow[list[Sealed]]:
         if contexts is not None and len(contexts) != len(values):
             raise ConfigurationError("there must be one context a value")
-        sealed: list[Sealed] = []
-        dek: Dek | None = None
-        for index, value in enumerate(values):
-            context = _bound(contexts[index] if contexts else None, key_context)
-            size = _size(value)
-            dek = self._deks.lease(key, key_context, messages=1, size_bytes=size, now=self._clock())
-            if dek is None:
-                dek = yield from self._fresh_dek(key, key_context)
-            sealed.append(dek.seal(value, context))
-        return sealed
+        messages, size_bytes, now = len(values), sum(map(_size, values)), self._clock()
+        dek = self._deks.lease(key, key_context, messages=messages, size_bytes=size_bytes, now=now)
+        if dek is None:
+            dek = yield from self._fresh_dek(key, key_context)
+            if not dek.lease(messages=messages, size_bytes=size_bytes, now=now):
+                raise LimitError("the batch is larger than one data key may seal", hint="seal it in parts")
+        bound = [_bound(context, key_context) for context in contexts or [None] * len(values)]
+        return [dek.seal(value, context) for value, context in zip(values, bound, strict=True)]
 
     def _fresh_dek(self, key: str, key_context: Context | None) -> Flow[Dek]:
         payload: dict[str, Any] = {"key": key}
@@ -163,16 +167,15 @@ class Flows:
         for index, text in enumerate(values):
             sealed = Sealed(text)
             encrypted_key = sealed.encrypted_key
-            dek = self._opened.get(sealed.kid, encrypted_key, now=self._clock())
-            if dek is None:
+            content = self._opened.get(sealed.kid, encrypted_key, now=self._clock())
+            if content is None:
                 result = yield from self.call(
                     "key.unwrap",
                     {"kid": sealed.kid, "encrypted_key": jose.b64url_encode(encrypted_key)},
                 )
-                dek = self._opened.add(
-                    sealed.kid, encrypted_key, Secret(jose.b64url_decode(result["dek"])), now=self._clock()
-                )
-            opened.append(dek.open(sealed, contexts[index] if contexts else None))
+                dek = Secret(jose.b64url_decode(result["dek"]))
+                content = self._opened.add(sealed.kid, encrypted_key, dek, now=self._clock())
+            opened.append(content.open(sealed, contexts[index] if contexts else None))
         return opened
 
     def public_key(self, key: str) -> Flow[PublicKey]:
@@ -223,9 +226,10 @@ def _bound(context: Context | None, key_context: Context | None) -> Context | No
 
 
 def _size(value: Value) -> int:
+    """Bytes of plaintext, at most."""
     if isinstance(value, bytes):
         return len(value)
-    return 4 * len(value) if isinstance(value, str) else len(json.dumps(value))
+    return 4 * len(value if isinstance(value, str) else json.dumps(value))
 
 
 def _decode(cty: str, value: Any) -> Value:

@@ -16,8 +16,6 @@ import structlog
 from cloister.errors import (
     CloisterError,
     ConfigurationError,
-    DeniedError,
-    LimitError,
     UnavailableError,
 )
 from cloister.protocol import OpenedRequest, open_request, request_kid, seal_reply
@@ -149,13 +147,9 @@ class Dispatcher:
             raise ConfigurationError("there is no such operation", hint="see /openapi.json")
         if len(body.idempotency_key) not in IDEMPOTENCY_KEY_CHARS and operation.effect:
             raise ConfigurationError("this operation needs an idempotency_key of 1 to 128 characters")
-        payload = _decode(body.payload, operation)
+        payload = operation.parse(body.payload)
         # (6) Once.
-        try:
-            return self._once(caller, body, operation, payload)
-        except DeniedError:
-            self._audit_refusal(caller, body.op)
-            raise
+        return self._once(caller, body, operation, payload)
 
     def _once(self, caller: Caller, body: _Body, operation: Operation, payload: Any) -> bytes:
         services = self._services
@@ -183,10 +177,6 @@ class Dispatcher:
                 services.idempotency.release(tx, caller, body.op, body.idempotency_key)
             raise
 
-    def _audit_refusal(self, caller: Caller, op: str) -> None:
-        with self._services.store.begin() as tx:
-            self._services.audit.record(tx, caller, act=op, resource="", outcome="refused", detail={})
-
 
 def _body(members: Mapping[str, Any]) -> _Body:
     try:
@@ -205,13 +195,3 @@ def _body(members: Mapping[str, Any]) -> _Body:
         payload=msgspec.Raw(msgspec.json.encode(payload)),
         idempotency_key=key,
     )
-
-
-def _decode(payload: msgspec.Raw, operation: Operation) -> Any:
-    try:
-        return msgspec.json.decode(payload, type=operation.request_type)
-    except msgspec.ValidationError as error:
-        # msgspec names the member and the rule, never the value.
-        raise ConfigurationError(f"the payload cannot be used: {error}", hint="see /openapi.json") from None
-    except (msgspec.DecodeError, RecursionError):
-        raise LimitError("the payload cannot be read") from None
