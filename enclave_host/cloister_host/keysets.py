@@ -23,6 +23,7 @@ from cloister.protocol import (
     staple_nonce,
     statement,
 )
+from cloister.protocol.delivery import DELIVERY_TYP
 from cloister.protocol.keyset import Role
 from cloister.receipts import Receipt, issue_receipt
 from cloister_host.attester import Attester
@@ -32,7 +33,6 @@ __all__ = ["KeysetManager"]
 EPOCH_SECONDS: Final = 24 * 3600
 OVERLAP_SECONDS: Final = 600
 GRACE_SECONDS: Final = 60
-DELIVERY_TYP: Final = "cloister-delivery+jwt"
 DELIVERY_LIFETIME_SECONDS: Final = 300
 
 

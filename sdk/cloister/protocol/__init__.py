@@ -9,6 +9,7 @@ from cloister.protocol.attest import (
     appraise_document,
     appraise_staple,
 )
+from cloister.protocol.delivery import VerifiedDelivery, payload_digest, verify_delivery
 from cloister.protocol.deployment import deployment_id, deployment_of
 from cloister.protocol.exchange import (
     OpenedRequest,
@@ -37,12 +38,14 @@ __all__ = [
     "OpenedRequest",
     "PublicKey",
     "SealedRequest",
+    "VerifiedDelivery",
     "appraise_document",
     "appraise_staple",
     "deployment_id",
     "deployment_of",
     "open_reply",
     "open_request",
+    "payload_digest",
     "request_kid",
     "seal_reply",
     "seal_request",
@@ -50,6 +53,7 @@ __all__ = [
     "sign_public_key",
     "staple_nonce",
     "statement",
+    "verify_delivery",
     "verify_keyset",
     "verify_public_key",
 ]
