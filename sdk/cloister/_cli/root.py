@@ -1,0 +1,71 @@
+"""The tree of commands; a group of another module is imported when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import import_module
+from importlib.metadata import EntryPoint
+from typing import Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from cloister._cli import admin, values
+
+__all__ = ["build"]
+
+OWN: Final = ("function", "evidence", "policy")
+
+
+def build(plugins: Mapping[str, EntryPoint], missing: Mapping[str, str]) -> typer.Typer:
+    """Put the command line together.
+
+    Args:
+        plugins: Command groups of installed packages.
+        missing: Packages to install, by the command they would add.
+    """
+    loaders: dict[str, Callable[[], typer.Typer]] = {
+        **{name: partial(_own, name) for name in OWN},
+        **{name: entry.load for name, entry in plugins.items()},
+        **{name: partial(_install_line, name, package) for name, package in missing.items()},
+    }
+
+    class Groups(TyperGroup):
+        def list_commands(self, ctx: Any) -> list[str]:
+            return sorted({*super().list_commands(ctx), *loaders})
+
+        def get_command(self, ctx: Any, cmd_name: str) -> Any:
+            load = loaders.get(cmd_name)
+            return super().get_command(ctx, cmd_name) if load is None else typer.main.get_command(load())
+
+    app = typer.Typer(
+        name="cloister",
+        cls=Groups,
+        help="Serverless functions that work on data they can never read.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+    )
+    for name, group in admin.GROUPS.items():
+        app.add_typer(group, name=name)
+    values.register(app)
+    return app
+
+
+def _own(name: str) -> typer.Typer:
+    app: typer.Typer = import_module(f"cloister._cli.{name}").app
+    return app
+
+
+def _install_line(name: str, package: str) -> typer.Typer:
+    app = typer.Typer()
+
+    @app.command(
+        help=f"Needs another package: pip install '{package}'.",
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )
+    def absent() -> None:
+        typer.echo(f"`cloister {name}` needs another package: pip install '{package}'", err=True)
+        raise typer.Exit(2)
+
+    return app

@@ -1,0 +1,93 @@
+"""Values on the command line: seal, open, tokenize, and what the host proved."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+from cloister._cli._client import show
+from cloister.client import Client
+from cloister.errors import ConfigurationError
+
+__all__ = ["register"]
+
+Context = Annotated[
+    list[str] | None, typer.Option("--context", "-c", help="NAME=VALUE the value is bound to; repeatable.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands that stand at the top of the tree."""
+    app.command("attest")(attest)
+    app.command("seal")(seal)
+    app.command("open")(open_)
+    app.command("tokenize")(tokenize)
+    app.command("detokenize")(detokenize)
+
+
+def attest() -> None:
+    """Appraise the host, and show what was checked and what was not."""
+    with Client.from_env() as client:
+        result = client.attest()
+    show(
+        {
+            "deployment": result.keyset.deployment,
+            "environment": result.environment,
+            "configuration": dict(result.keyset.config),
+            "checks": list(result.checks),
+            "not_checked": list(result.not_checked),
+        }
+    )
+
+
+def seal(key: Annotated[str, typer.Option(help="Name of the key.")], context: Context = None) -> None:
+    """Seal text from standard input, one value a line."""
+    lines = sys.stdin.read().splitlines()
+    bound = _context(context)
+    with Client.from_env() as client:
+        for sealed in client.seal_many(lines, key=key, contexts=_each(bound, lines)):
+            typer.echo(str(sealed))
+
+
+def open_(context: Context = None) -> None:
+    """Open sealed values from standard input, one a line (needs the right `decrypt`)."""
+    lines = sys.stdin.read().split()
+    bound = _context(context)
+    with Client.from_env() as client:
+        for value in client.open_many(lines, contexts=_each(bound, lines)):
+            if isinstance(value, bytes):
+                sys.stdout.buffer.write(value + b"\n")
+            elif isinstance(value, str):
+                typer.echo(value)
+            else:
+                show(value) if isinstance(value, dict) else typer.echo(value)
+
+
+def tokenize(policy: str) -> None:
+    """Tokenize values from standard input, one a line."""
+    with Client.from_env() as client:
+        for token in client.tokenize(policy, sys.stdin.read().splitlines()):
+            typer.echo(str(token))
+
+
+def detokenize(policy: str) -> None:
+    """Detokenize tokens from standard input, one a line; an unknown token gives an empty line."""
+    with Client.from_env() as client:
+        for value in client.detokenize(policy, sys.stdin.read().split()):
+            typer.echo(value or "")
+
+
+def _each(context: dict[str, str] | None, values: list[str]) -> list[Mapping[str, str] | None] | None:
+    return None if context is None else [context] * len(values)
+
+
+def _context(pairs: list[str] | None) -> dict[str, str] | None:
+    if not pairs:
+        return None
+    context = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    if len(context) != len(pairs):
+        raise ConfigurationError("a --context is not NAME=VALUE, or a name stands twice")
+    return context
