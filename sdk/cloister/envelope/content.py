@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["ContentKey", "ContentSealer"]
 
 _IV_BYTES: Final = 12
+_IV_CHARS: Final = 16
 _TAG_BYTES: Final = 16
+_TAG_CHARS: Final = 22
 _TO_URL: Final = bytes.maketrans(b"+/", b"-_")
 
 
@@ -41,9 +43,13 @@ class ContentKey:
         """Open a value sealed under this key; raises `OpenError` for every failure alike."""
         sealed = Sealed(sealed)
         protected, _, iv, ciphertext, tag = sealed.split(".")
+        if len(iv) != _IV_CHARS or len(tag) != _TAG_CHARS:
+            raise OpenError
         try:
+            # The IV fills whole groups of four characters, so one decoding reads it and the ciphertext.
+            raw = b64url_decode(iv + ciphertext)
             content = self._aead.decrypt(
-                b64url_decode(iv), b64url_decode(ciphertext) + _tag(tag), protected.encode("ascii")
+                raw[:_IV_BYTES], raw[_IV_BYTES:] + b64url_decode(tag), protected.encode("ascii")
             )
         except (InvalidTag, ValueError):
             raise OpenError from None
@@ -54,14 +60,14 @@ class ContentKey:
     def _check_context(self, ctx: str | None, context: Mapping[str, str] | None) -> None:
         if ctx is None and context is None:
             return
-        if ctx is None or context is None or not hmac.compare_digest(ctx, self.context_mac().ctx(context)):
+        if ctx is None or context is None or not hmac.compare_digest(ctx, self.ctx(context)):
             raise OpenError
 
-    def context_mac(self) -> ContextMac:
-        """Return the MAC that makes `ctx`, derived on first use."""
+    def ctx(self, context: Mapping[str, str]) -> str:
+        """Return the `ctx` header member that binds a value under this key to a context."""
         if self._mac is None:
             self._mac = ContextMac(self._cek)
-        return self._mac
+        return self._mac.ctx(context)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -70,44 +76,37 @@ class ContentKey:
 class ContentSealer(ContentKey):
     """A content-encryption key with its header, ready to seal values too. It counts nothing itself."""
 
-    __slots__ = ("_encrypted_key", "_open_headers", "_protected")
+    __slots__ = ("_encrypted_key", "_header", "_headers")
 
     def __init__(
         self, cek: bytes, *, alg: str, kid: str, encrypted_key: bytes, ek: str | None = None
     ) -> None:
         super().__init__(cek)
-        header = {"alg": alg, "enc": "A256GCM", "kid": kid, "typ": VALUE_TYP} | ({"ek": ek} if ek else {})
-        headers = {cty: dump_compact(header | {"cty": cty}) for cty in ("octets", "text", "json")}
-        self._protected = {cty: b64url_encode(raw).encode("ascii") for cty, raw in headers.items()}
-        self._open_headers = {cty: raw[:-1] + b',"ctx":"' for cty, raw in headers.items()}
+        self._header = {"alg": alg, "enc": "A256GCM", "kid": kid, "typ": VALUE_TYP}
+        if ek is not None:
+            self._header["ek"] = ek
+        self._headers: dict[str, tuple[bytes, bytes]] = {}
         self._encrypted_key = b64url_encode(encrypted_key).encode("ascii")
 
     def seal(self, cty: str, content: bytes, context: Mapping[str, str] | None) -> Sealed:
         """Seal bytes of a content type under a fresh random IV."""
-        if context is None:
-            protected = self._protected[cty]
-        else:
-            ctx = self.context_mac().ctx(context).encode("ascii")
-            protected = _b64(self._open_headers[cty] + ctx + b'"}').translate(_TO_URL, b"=")
+        protected, unfinished = self._headers.get(cty) or self._prepare(cty)
+        if context is not None:
+            header = b'%b,"ctx":"%b"}' % (unfinished, self.ctx(context).encode("ascii"))
+            protected = _b64(header).translate(_TO_URL, b"=")
         iv = urandom(_IV_BYTES)
         sealed = self._aead.encrypt(iv, content, protected)
-        parts = (
-            protected,
-            self._encrypted_key,
-            _b64(iv),
-            _b64(sealed[:-_TAG_BYTES]),
-            _b64(sealed[-_TAG_BYTES:]),
-        )
+        ciphertext, tag = sealed[:-_TAG_BYTES], sealed[-_TAG_BYTES:]
+        parts = (protected, self._encrypted_key, _b64(iv), _b64(ciphertext), _b64(tag))
         # One pass turns every part into base64url at once; header and key already are.
         return str.__new__(Sealed, b".".join(parts).translate(_TO_URL, b"="), "ascii")
+
+    def _prepare(self, cty: str) -> tuple[bytes, bytes]:
+        """Return the encoded header of a content type, and the raw one without its closing brace."""
+        raw = dump_compact(self._header | {"cty": cty})
+        self._headers[cty] = (b64url_encode(raw).encode("ascii"), raw[:-1])
+        return self._headers[cty]
 
 
 def _b64(data: bytes) -> bytes:
     return b2a_base64(data, newline=False)
-
-
-def _tag(text: str) -> bytes:
-    tag = b64url_decode(text)
-    if len(tag) != _TAG_BYTES:
-        raise OpenError
-    return tag

@@ -50,7 +50,7 @@ class Sealed(str):
         if isinstance(text, cls):
             return text
         self = super().__new__(cls, text)
-        _ = self.header
+        self._header = _parse(self)
         return self
 
     @property
