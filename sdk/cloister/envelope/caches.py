@@ -49,13 +49,11 @@ class DekCache:
             dek = self._deks.get(entry)
             if dek is None:
                 return None
-            self._deks.move_to_end(entry)
-        if dek.lease(messages=messages, size_bytes=size_bytes, now=now):
-            return dek
-        with self._lock:
-            if self._deks.get(entry) is dek and not dek.lease(messages=1, size_bytes=0, now=now):
+            if not dek.is_fresh(now=now):
                 del self._deks[entry]
-        return None
+                return None
+            self._deks.move_to_end(entry)
+        return dek if dek.lease(messages=messages, size_bytes=size_bytes, now=now) else None
 
     def add(self, key: str, key_context: Mapping[str, str] | None, data_key: DataKey, *, now: float) -> Dek:
         """Keep a new data key, in place of the last one; lease from it before a batch."""

@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cloister.envelope.context import ContextMac
 from cloister.envelope.sealed import VALUE_TYP, Sealed
 from cloister.envelope.values import Value, decode_value
-from cloister.errors import OpenError
+from cloister.errors import ConfigurationError, OpenError
 from cloister.jose import b64url_decode, b64url_encode
+from cloister.jose._management import CEK_BYTES
 from cloister.jose.strict_json import dump_compact
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class ContentKey:
     __slots__ = ("_aead", "_cek", "_mac")
 
     def __init__(self, cek: bytes) -> None:
+        if len(cek) != CEK_BYTES:  # AESGCM takes shorter keys, and then it is another algorithm
+            raise ConfigurationError(f"a content-encryption key has {CEK_BYTES} bytes")
         self._aead = AESGCM(cek)
         self._cek = cek
         self._mac: ContextMac | None = None

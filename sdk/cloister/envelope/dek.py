@@ -11,6 +11,7 @@ from cloister.envelope.content import ContentSealer
 from cloister.envelope.sealed import Sealed, is_kid
 from cloister.envelope.values import Value, encode_value
 from cloister.errors import ConfigurationError, LimitError, OpenError
+from cloister.jose._management import CEK_BYTES
 from cloister.secret import Secret
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ __all__ = ["DataKey", "Dek"]
 MAX_MESSAGES: Final = 2**24
 MAX_BYTES: Final = 2**36
 _MAX_AGE_SECONDS: Final = 24 * 3600.0
-_DEK_BYTES: Final = 32
+
 _WRAPPED_BYTES: Final = 40
 
 
@@ -48,8 +49,8 @@ class DataKey:
     def __post_init__(self) -> None:
         if not is_kid(self.kid):
             raise ConfigurationError("data key: kid is not <name>.<version>")
-        if len(self.dek) != _DEK_BYTES or len(self.encrypted_key) != _WRAPPED_BYTES:
-            raise ConfigurationError(f"data key: {_DEK_BYTES} bytes, wrapped {_WRAPPED_BYTES}")
+        if len(self.dek) != CEK_BYTES or len(self.encrypted_key) != _WRAPPED_BYTES:
+            raise ConfigurationError(f"data key: {CEK_BYTES} bytes, wrapped {_WRAPPED_BYTES}")
         if not (0 < self.max_messages <= MAX_MESSAGES and 0 < self.max_bytes <= MAX_BYTES):
             raise ConfigurationError(
                 "data key: limits wider than 2**24 values or 2**36 bytes, or not positive"
@@ -103,14 +104,18 @@ class Dek:
     def open(self, sealed: str, context: Mapping[str, str] | None = None) -> Value:
         """Open a value sealed under this data key; raises `OpenError`."""
         sealed = Sealed(sealed)
-        if sealed.kid != self.kid:
+        if (sealed.kid, sealed.encrypted_key) != (self._data_key.kid, self._data_key.encrypted_key):
             raise OpenError
         return self._content.open(sealed, context)
 
-    def lease(self, *, messages: int, size_bytes: int, now: float) -> bool:
-        """Set aside room for a batch; False if the key is too old, used up or of another process."""
+    def is_fresh(self, *, now: float) -> bool:
+        """Tell whether the key is within its age and of this process."""
         age = now - self._issued
-        if self._epoch is not process.epoch() or not 0 <= age < self._data_key.max_age_seconds:
+        return self._epoch is process.epoch() and 0 <= age < self._data_key.max_age_seconds
+
+    def lease(self, *, messages: int, size_bytes: int, now: float) -> bool:
+        """Set aside room for a batch; False if the key is not fresh, or has no such room left."""
+        if not self.is_fresh(now=now):
             return False
         try:
             with self._lock:

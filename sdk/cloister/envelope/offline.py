@@ -94,9 +94,10 @@ def open_with(sealed: str, key: Mapping[str, Any] | Key, context: Mapping[str, s
 
 
 def open_with_cek(sealed: str, cek: bytes, context: Mapping[str, str] | None = None) -> Value:
-    """Open a value with its content-encryption key, as after an `unwrap` call; errors as `open_with`."""
-    try:
-        content = ContentKey(cek)
-    except ValueError:
-        raise ConfigurationError("a content-encryption key has 32 bytes") from None
-    return content.open(sealed, context)
+    """Open a value with its content-encryption key, as after an `unwrap` call for its `encrypted_key`.
+
+    Raises:
+        OpenError: As `open_with`.
+        ConfigurationError: The content-encryption key has not 32 bytes.
+    """
+    return ContentKey(cek).open(sealed, context)

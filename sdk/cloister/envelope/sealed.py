@@ -15,6 +15,8 @@ VALUE_TYP: Final = "cloister-value+jwe"
 _ALGS: Final = frozenset({"A256KW", "HPKE-10-KE", "HPKE-7-KE"})
 _CTYS: Final = frozenset({"octets", "text", "json"})
 _KID: Final = r"[a-z][a-z0-9-]{0,62}\.[1-9][0-9]{0,8}"
+_WRAPPED_CHARS: Final = 54  # 40 bytes: RFC 3394 over 32
+_HPKE_WRAPPED_CHARS: Final = 64  # 48 bytes: AES-256-GCM over 32
 _IS_KID: Final = re.compile(_KID).fullmatch
 _IS_CTX: Final = re.compile(r"[A-Za-z0-9_-]{22}").fullmatch
 # Exactly what this package writes for the values of a column. A header of this form says the same to
@@ -115,9 +117,16 @@ def is_kid(kid: str) -> bool:
 def _parse(text: str) -> ValueHeader:
     if len(text) > MAX_CHARS or not text.isascii():
         raise OpenError("not a sealed value", hint=f"ASCII, at most {MAX_CHARS} characters")
-    if text.count(".") != 4:  # noqa: PLR2004 - RFC 7516 section 3.1
+    parts = text.split(".", 2)
+    if len(parts) != 3 or parts[2].count(".") != 2:  # noqa: PLR2004 - RFC 7516 section 3.1
         raise OpenError("not a sealed value", hint="it has five parts, joined by dots")
-    protected = text[: text.index(".")]
+    header = _parse_header(parts[0])
+    if len(parts[1]) != (_WRAPPED_CHARS if header.ek is None else _HPKE_WRAPPED_CHARS):
+        raise OpenError("not a sealed value", hint="its encrypted key has another length")
+    return header
+
+
+def _parse_header(protected: str) -> ValueHeader:
     try:
         own = _OWN(b64url_decode(protected).decode("ascii"))
     except ValueError:
