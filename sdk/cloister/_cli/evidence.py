@@ -1,0 +1,181 @@
+"""`cloister evidence`: authenticate and appraise a document from a file, with every input explicit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from cloister import attestation
+from cloister.errors import AttestationError, CloisterError
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Look at attestation evidence.")
+
+REFUSED: Final = 3
+UNUSABLE: Final = 2
+MAX_FILE_BYTES: Final = 2 * 1024 * 1024
+_TEXT_FORMATS: Final = {
+    attestation.Format.AZURE_MAA,
+    attestation.Format.GCP_CONFIDENTIAL_SPACE,
+}
+
+
+@app.callback()
+def _evidence() -> None:
+    """Look at attestation evidence."""
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="The evidence.")],
+    *,
+    format_: Annotated[attestation.Format, typer.Option("--format", help="What it is meant to be.")],
+    at: Annotated[str, typer.Option(metavar="RFC3339", help="Decide for this time instead of now.")] = "",
+    endorsements: Annotated[
+        list[Path] | None,
+        typer.Option(help="Certificates and CRLs, DER or PEM, any order; Azure's HCL report."),
+    ] = None,
+    collateral: Annotated[Path | None, typer.Option(help="Intel PCS collateral, JSON.")] = None,
+    trust_anchor: Annotated[
+        list[Path] | None, typer.Option(help="Roots to use instead of the pinned ones; the result is `test`.")
+    ] = None,
+    jwks: Annotated[Path | None, typer.Option(help="Keys of the token issuer, JSON.")] = None,
+    nonce: Annotated[str, typer.Option(metavar="HEX", help="The challenge that was sent.")] = "",
+    policy: Annotated[Path | None, typer.Option(help="Appraisal policy, TOML or JSON.")] = None,
+    allow_debug: Annotated[bool, typer.Option("--allow-debug", help="Accept a debug environment.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Authenticate and appraise evidence.
+
+    Exit code 0: accepted; 3: refused; 2: the input cannot be used. Without a policy, only freshness
+    and debug are appraised.
+    """
+    try:
+        when = _time(at)
+        challenge = bytes.fromhex(nonce) if nonce else None
+        rules = None if policy is None else read_policy(policy)
+        raw = _read(file)
+        support: dict[str, Any] = {
+            "endorsements": [_read(path) for path in endorsements or ()],
+            "collateral": None if collateral is None else _read(collateral),
+            "trust_anchors": [_read(path) for path in trust_anchor] if trust_anchor else None,
+            "jwks": None if jwks is None else _read(jwks),
+        }
+    except (OSError, ValueError, CloisterError) as error:
+        reason = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
+        _report({"verdict": "unusable", "reason": reason, "claims": {}, "not_checked": []}, as_json=as_json)
+        raise typer.Exit(UNUSABLE) from None
+    if format_ in _TEXT_FORMATS:
+        raw = raw.strip()
+    if support["trust_anchors"] is None and rules is not None:
+        support["trust_anchors"] = rules.trust_anchors
+    evidence: attestation.AuthenticEvidence | None = None
+    try:
+        evidence = attestation.authenticate(raw, format=format_, at=when, **support)
+        appraisal = _appraise(evidence, rules, nonce=challenge, allow_debug=allow_debug, at=when)
+    except AttestationError as refusal:
+        _report(_result("refused", str(refusal), evidence), as_json=as_json)
+        raise typer.Exit(REFUSED) from None
+    reason = (
+        f"matches {appraisal.reference}" if appraisal.reference else "genuine and fresh; no policy was given"
+    )
+    _report(_result("accepted", reason, evidence, appraisal), as_json=as_json)
+
+
+def read_policy(path: Path) -> attestation.AppraisalPolicy:
+    """Read a policy; a name that ends in .json is JSON, anything else TOML.
+
+    Raises:
+        OSError: It cannot be read.
+        ConfigurationError: It is not a policy.
+    """
+    text = _read(path).decode("utf-8")
+    if path.suffix == ".json":
+        return attestation.AppraisalPolicy.from_json(text)
+    return attestation.AppraisalPolicy.from_toml(text)
+
+
+def _appraise(
+    evidence: attestation.AuthenticEvidence,
+    policy: attestation.AppraisalPolicy | None,
+    *,
+    nonce: bytes | None,
+    allow_debug: bool,
+    at: datetime,
+) -> attestation.Appraisal:
+    if policy is None:
+        return attestation.appraise_freshness(evidence, nonce=nonce, allow_debug=allow_debug, at=at)
+    # The policy decides about debug; the nonce is looked for either way.
+    fresh = attestation.appraise_freshness(evidence, nonce=nonce, allow_debug=True, at=at)
+    appraisal = attestation.appraise_claims(evidence, policy, at=at)
+    return attestation.Appraisal(
+        reference=appraisal.reference,
+        checks=(*fresh.checks, *appraisal.checks),
+        not_checked=(
+            *(line for line in fresh.not_checked if line.startswith("nonce")),
+            *appraisal.not_checked,
+            "deployment, configuration and holders: they are in the keyset, not in the evidence",
+        ),
+    )
+
+
+def _result(
+    verdict: str,
+    reason: str,
+    evidence: attestation.AuthenticEvidence | None,
+    appraisal: attestation.Appraisal | None = None,
+) -> dict[str, Any]:
+    result: dict[str, Any] = {"verdict": verdict, "reason": reason, "claims": {}, "not_checked": []}
+    if evidence is None:
+        return result
+    result |= {
+        "format": evidence.format,
+        "environment": evidence.environment,
+        "debug": evidence.debug,
+        "issued_at": None if evidence.issued_at is None else evidence.issued_at.isoformat(),
+        "not_before": evidence.not_before.isoformat(),
+        "not_after": evidence.not_after.isoformat(),
+        "claims": dict(evidence.claims),
+        "checks": list(evidence.checks),
+        "not_checked": list(evidence.not_checked),
+    }
+    if appraisal is not None:
+        result["checks"] += appraisal.checks
+        result["not_checked"] += appraisal.not_checked
+    return result
+
+
+def _report(result: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(result, indent=2, ensure_ascii=True, default=str))
+        return
+    typer.echo(f"{result['verdict']}: {result['reason']}")
+    if "environment" in result:
+        typer.echo(f"environment: {result['environment']}")
+    for check in result.get("checks", ()):
+        typer.echo(f"  checked      {check}")
+    for line in result["not_checked"]:
+        typer.echo(f"  NOT checked  {line}")
+
+
+def _time(text: str) -> datetime:
+    if not text:
+        return datetime.now(UTC)
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("--at needs a time zone, such as 2026-11-01T12:00:00Z")
+    return moment
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
+    return content
