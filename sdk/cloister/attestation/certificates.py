@@ -20,7 +20,6 @@ from typing import Any, Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPublicKeyTypes
-from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.verification import (
     Criticality,
     ExtensionPolicy,
@@ -53,6 +52,15 @@ MAX_CRL_BYTES: Final = 512 * 1024
 MAX_CERTIFICATES: Final = 32
 _PEM_BLOCK: Final = re.compile(
     rb"-----BEGIN (CERTIFICATE|X509 CRL)-----\s[A-Za-z0-9+/=\s]{1,1000000}-----END \1-----"
+)
+_EAGER: Final = (
+    "subject",
+    "issuer",
+    "extensions",
+    "signature_hash_algorithm",
+    "signature_algorithm_parameters",
+    "not_valid_before_utc",
+    "not_valid_after_utc",
 )
 _WARNINGS_LOCK: Final = threading.Lock()
 
@@ -104,10 +112,18 @@ def load_certificate(der: bytes) -> x509.Certificate:
     """
     if len(der) > MAX_CERTIFICATE_BYTES:
         raise EvidenceError("certificate: too large (step: parse)")
-    # AMD's chip certificates have serial number 0, of which the library warns.
+    # The library warns of serial number 0, which AMD's chip certificates have, and of odd names. It
+    # parses on first use: what is malformed is refused here, once.
     with refusing("certificate"), _WARNINGS_LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-        return x509.load_der_x509_certificate(der)
+        warnings.simplefilter("ignore")
+        certificate = x509.load_der_x509_certificate(der)
+        certificate.public_key()
+        for name in _EAGER:
+            getattr(certificate, name)
+        # A BIT STRING with unused bits would be a second encoding of the same signature.
+        if not der.endswith(b"\0" + certificate.signature):
+            raise ValueError
+    return certificate
 
 
 def load_certificates(items: Iterable[bytes]) -> list[x509.Certificate]:
@@ -259,7 +275,8 @@ def check_revocation(
     """
     complete = True
     for certificate, issuer in pairwise(chain):
-        lists = [crl for crl in crls if crl.issuer == issuer.subject]
+        with refusing("revocation list"):
+            lists = [crl for crl in crls if crl.issuer == issuer.subject]
         complete &= bool(lists)
         for crl in lists:
             with refusing("revocation list"):
