@@ -1,6 +1,7 @@
 """Data keys: what they seal, and the limits they keep."""
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -156,10 +157,15 @@ def test_threads_together_keep_the_limit() -> None:
                 return
 
     threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
     assert len(sealed) == 500
 
 

@@ -6,9 +6,10 @@ import pickle
 
 import pytest
 
-from cloister.envelope import Sealed, open_with, open_with_cek, seal_many_to, seal_to
+from cloister.envelope import DataKey, Dek, Sealed, open_with, open_with_cek, seal_many_to, seal_to
 from cloister.errors import ConfigurationError, OpenError
-from cloister.jose import Alg, encrypt_compact, generate_key
+from cloister.jose import Alg, b64url_encode, encrypt_compact, generate_key
+from cloister.secret import Secret
 
 KEY = generate_key("HPKE-7-KE", kid="docs.12")
 SEALED = seal_to({"a": 1}, KEY.public(), kid="docs.12", context={"account": "1"})
@@ -95,3 +96,69 @@ def test_a_content_key_of_another_length_is_refused() -> None:
         open_with_cek(SEALED, bytes(31))
     with pytest.raises(ConfigurationError, match="32 bytes"):
         open_with_cek(SEALED, bytes(16))
+
+
+HEADER = {"alg": "A256KW", "enc": "A256GCM", "kid": "ssn.1", "typ": "cloister-value+jwe", "cty": "text"}
+REST = [b64url_encode(bytes(40)), b64url_encode(bytes(12)), "AAAA", b64url_encode(bytes(16))]
+
+
+def _text(**change: object) -> str:
+    header = {name: value for name, value in (HEADER | change).items() if value is not ...}
+    return ".".join([b64url_encode(json.dumps(header).encode()), *REST])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"alg": "dir"},
+        {"alg": "HPKE-7-KE"},
+        {"ek": "AAAA"},
+        {"kid": ...},
+        {"kid": "ssn"},
+        {"kid": "ssn.1\n"},
+        {"cty": "application/json"},
+        {"cty": ...},
+        {"typ": "JWE"},
+        {"ctx": None},
+        {"ctx": 7},
+        {"ctx": ""},
+        {"ctx": "A" * 23},
+        {"ctx": "A" * 21 + "="},
+    ],
+    ids=str,
+)
+def test_a_header_of_no_value_is_refused_without_a_key(change: dict[str, object]) -> None:
+    assert Sealed(_text()).kid == "ssn.1"
+    with pytest.raises(OpenError, match="not a sealed value"):
+        Sealed(_text(**change))
+
+
+def test_a_wrapped_key_of_another_length_is_refused_without_a_key() -> None:
+    protected = _text().split(".")[0]
+    for size in (0, 39, 41, 48):
+        with pytest.raises(OpenError, match="encrypted key"):
+            Sealed(".".join([protected, b64url_encode(bytes(size)), *REST[1:]]))
+
+
+def test_text_outside_ascii_or_too_long_is_refused_without_a_key() -> None:
+    for text in (_text() + "\u00e9", _text() + "A" * (64 * 1024 * 1024)):
+        with pytest.raises(OpenError, match="ASCII, at most"):
+            Sealed(text)
+
+
+def test_the_border_between_two_parts_cannot_be_moved() -> None:
+    """The IV and ciphertext are read in one go, and ciphertext and tag are joined: neither shows where."""
+    cek = bytes(range(32))
+    dek = Dek(DataKey(kid="ssn.1", dek=Secret(cek), encrypted_key=bytes(40)), now=0)
+    protected, key, iv, ciphertext, tag = dek.seal(bytes(12)).split(".")
+    good = (iv, ciphertext, tag)
+    assert open_with_cek(".".join((protected, key, *good)), cek) == bytes(12)
+    for moved in (
+        (iv + ciphertext[:4], ciphertext[4:], tag),
+        (iv[:-4], iv[-4:] + ciphertext, tag),
+        (iv, ciphertext + tag[:4], tag[4:]),
+        (iv, ciphertext[:-4], ciphertext[-4:] + tag),
+    ):
+        assert "".join(moved) == "".join(good)
+        with pytest.raises(OpenError):
+            open_with_cek(".".join((protected, key, *moved)), cek)

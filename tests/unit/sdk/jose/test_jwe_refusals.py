@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cloister.errors import ConfigurationError, OpenError
 from cloister.jose import (
@@ -190,6 +191,17 @@ def test_the_same_bytes_under_another_alg_do_not_open() -> None:
         decrypt_compact(TOKEN, Key.from_jwk(jwk | {"alg": "dir"}), typ="t")
     with pytest.raises(OpenError):
         decrypt_compact(encrypt_compact(b"content", Key.from_jwk(jwk | {"alg": "dir"})), KEY)
+
+
+def test_a_header_that_names_another_alg_than_the_keys_does_not_open() -> None:
+    """Everything else about this token is right for the key."""
+    jwe = parse_compact(TOKEN)
+    cek = unwrap_key(jwe.encrypted_key, KEY).reveal()
+    protected = b64url_encode(b'{"alg":"dir","enc":"A256GCM"}')
+    sealed = AESGCM(cek).encrypt(jwe.iv, b"content", protected.encode())
+    parts = (jwe.encrypted_key, jwe.iv, sealed[:-16], sealed[-16:])
+    with pytest.raises(OpenError):
+        decrypt_compact(".".join((protected, *map(b64url_encode, parts))), KEY)
 
 
 def test_dir_refuses_an_encrypted_key() -> None:

@@ -109,6 +109,15 @@ def test_a_wrong_signature_is_refused(alg: Alg, change: str) -> None:
         verify_compact(f"{protected}.{payload}.{b64url_encode(bad)}", key, typ="t")
 
 
+def test_an_ecdsa_signature_has_one_length_though_zeros_change_no_number() -> None:
+    key = generate_key("ES256")
+    protected, payload, text = sign_compact(b"payload", key, typ="t").split(".")
+    good = b64url_decode(text)
+    for bad in (good[:32] + b"\0" + good[32:], b"\0" + good, good[:32] + bytes(32) + good[32:]):
+        with pytest.raises(EvidenceError, match="does not verify"):
+            verify_compact(f"{protected}.{payload}.{b64url_encode(bad)}", key, typ="t")
+
+
 def test_the_public_key_is_no_hmac_secret() -> None:
     """The algorithm confusion of RFC 8725 section 2.1."""
     signed = b64url_encode(b'{"alg":"HS256","typ":"t"}') + ".cGF5bG9hZA"

@@ -37,6 +37,13 @@ def test_a_key_of_another_type_is_refused_for_every_alg(alg: Alg) -> None:
 
 
 @pytest.mark.parametrize("alg", ALGS)
+@pytest.mark.parametrize("kty", [..., None, "RSA", "oKp"], ids=str)
+def test_the_key_type_must_be_named(alg: Alg, kty: object) -> None:
+    with pytest.raises(ConfigurationError, match="needs kty"):
+        Key.from_jwk(_changed(alg, kty=kty))
+
+
+@pytest.mark.parametrize("alg", ALGS)
 @pytest.mark.parametrize("kid", ["", 7, "k" * 257])
 def test_a_kid_is_short_text(alg: Alg, kid: object) -> None:
     with pytest.raises(ConfigurationError, match="kid"):
