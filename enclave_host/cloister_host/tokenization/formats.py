@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from cloister.errors import ConfigurationError
 from cloister_host.tokenization.checksums import iban_check_digits, iban_is_valid
@@ -23,7 +23,6 @@ __all__ = [
     "EmailFormat",
     "Format",
     "IbanFormat",
-    "Reading",
     "RunFormat",
     "RunRules",
     "TemplateFormat",
@@ -71,15 +70,6 @@ _TEMPLATE_TOKENS: Final = re.compile(r"(?:\\.|[^\\])+", re.DOTALL)
 _MAX_SHAPES: Final = 512  # remembered for a format
 
 
-class Reading(NamedTuple):
-    """One value taken apart: its shape, and what stands before and behind the part it lays out."""
-
-    shape: Shape
-    head: str
-    body: str
-    tail: str
-
-
 class Format(ABC):
     """What all types have in common.
 
@@ -90,22 +80,22 @@ class Format(ABC):
     smallest: Shape
 
     @abstractmethod
-    def read(self, value: str) -> Reading | None:
-        """Take a value apart; None if it is not of this type."""
+    def read(self, value: str) -> Shape | None:
+        """The shape of a value; None if it is not of this type."""
 
     def valid(self, value: str) -> bool:
         """Whether a value that could be read may be tokenized; tokens need not be valid."""
         del value
         return True
 
-    def context(self, reading: Reading) -> str:
-        """What stands around the symbols and stays readable: part of the tweak."""
-        del reading
+    def context(self, value: str) -> str:
+        """What else of a value stays readable and belongs to the tweak."""
+        del value
         return ""
 
-    def join(self, head: str, body: str, tail: str) -> str:
-        """Put a value together again, computing check digits that are not Luhn."""
-        return head + body + tail
+    def finish(self, value: str) -> str:
+        """Compute the check digits of a replaced value, other than Luhn's."""
+        return value
 
 
 class TemplateFormat(Format):
@@ -142,12 +132,10 @@ class TemplateFormat(Format):
         self._rule = rule
         self.smallest = min((shape for _, shape in self._layouts.values()), key=lambda shape: shape.domain)
 
-    def read(self, value: str) -> Reading | None:
-        """Take a value apart."""
+    def read(self, value: str) -> Shape | None:
+        """Find the layout of this length, and match it."""
         layout = self._layouts.get(len(value))
-        if layout is None or layout[0].fullmatch(value) is None:
-            return None
-        return Reading(layout[1], "", value, "")
+        return layout[1] if layout and layout[0].fullmatch(value) else None
 
     def valid(self, value: str) -> bool:
         """Apply the rule of the type."""
@@ -187,72 +175,71 @@ class RunFormat(Format):
         for mark, alphabet in self._by_mark.items():
             if any(self._marks.setdefault(ord(symbol), ord(mark)) != ord(mark) for symbol in alphabet):
                 raise ConfigurationError("a separator is also a symbol of the alphabet")
+        self._longest = len(rules.prefix) + 2 * rules.max_length
         self._shape_of = lru_cache(maxsize=_MAX_SHAPES)(self._lay_out)
-        smallest = min(self._by_mark, key=lambda mark: len(self._by_mark[mark]))
-        shape = self._shape_of(smallest * rules.min_length)
-        assert shape is not None, "the shortest value is of the format"
-        self.smallest: Shape = shape
+        fewest = min(self._by_mark, key=lambda mark: len(self._by_mark[mark]))
+        self.smallest = self._build(fewest * rules.min_length, 0)
 
-    def read(self, value: str) -> Reading | None:
-        """Take a value apart."""
+    def read(self, value: str) -> Shape | None:
+        """Look up the shape by the marks of the value."""
+        if len(value) > self._longest:
+            return None
         prefix = self._rules.prefix
+        if not prefix:
+            return self._shape_of(value.translate(self._marks), 0)
         if not value.startswith(prefix):
             return None
-        body = value[len(prefix) :]
-        if len(body) > 2 * self._rules.max_length:
-            return None
-        shape = self._shape_of(body.translate(self._marks))
-        return None if shape is None else Reading(shape, prefix, body, "")
+        return self._shape_of(value[len(prefix) :].translate(self._marks), len(prefix))
 
-    def _lay_out(self, marks: str) -> Shape | None:
-        if "\0" in marks:
+    def _lay_out(self, marks: str, start: int) -> Shape | None:
+        count = sum(mark in self._by_mark for mark in marks)
+        if "\0" in marks or not self._rules.min_length <= count <= self._rules.max_length:
             return None
-        places = [(place, self._by_mark[mark]) for place, mark in enumerate(marks) if mark in self._by_mark]
-        if not self._rules.min_length <= len(places) <= self._rules.max_length:
-            return None
+        return self._build(marks, start)
+
+    def _build(self, marks: str, start: int) -> Shape:
+        places = [
+            (start + place, self._by_mark[mark]) for place, mark in enumerate(marks) if mark in self._by_mark
+        ]
         return build_shape(places, self._rules.preserve, luhn=self._rules.luhn)
 
 
 class EmailFormat(RunFormat):
     """Mail addresses: the part before the last `@` is replaced, its dots and the domain are kept."""
 
-    _DOMAIN: Final = re.compile(r"@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+    _DOMAIN: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
-    def read(self, value: str) -> Reading | None:
-        """Take a value apart."""
-        local, at, domain = value.rpartition("@")
-        tail = at + domain
-        if self._DOMAIN.fullmatch(tail) is None:
-            return None
-        reading = super().read(local)
-        return None if reading is None else reading._replace(tail=tail)
+    def read(self, value: str) -> Shape | None:
+        """The shape of the part before the `@`; what follows stays."""
+        local, _, domain = value.rpartition("@")
+        return super().read(local) if self._DOMAIN.fullmatch(domain) else None
 
-    def context(self, reading: Reading) -> str:
-        """Name what stays."""
-        return reading.tail
+    def context(self, value: str) -> str:
+        """The domain."""
+        return value[value.rindex("@") :]
 
 
 class IbanFormat(RunFormat):
     """IBANs: the country is kept, the account is replaced class by class, the check digits computed."""
 
     _HEAD: Final = re.compile(r"[A-Z]{2}[0-9]{2}")
+    _HEAD_LENGTH: Final = 4
 
-    def read(self, value: str) -> Reading | None:
-        """Take a value apart."""
-        if self._HEAD.fullmatch(value[:4]) is None:
+    def read(self, value: str) -> Shape | None:
+        """The shape of the account, if the check digits are right."""
+        if len(value) > self._longest or self._HEAD.fullmatch(value[: self._HEAD_LENGTH]) is None:
             return None
-        reading = super().read(value[4:])
-        if reading is None or not iban_is_valid(value.replace(" ", "")):
-            return None
-        return reading._replace(head=value[:4])
+        shape = self._shape_of(value[self._HEAD_LENGTH :].translate(self._marks), self._HEAD_LENGTH)
+        return shape if shape and iban_is_valid(value.replace(" ", "")) else None
 
-    def context(self, reading: Reading) -> str:
-        """Name what stays."""
-        return reading.head[:2]
+    def context(self, value: str) -> str:
+        """The country."""
+        return value[:2]
 
-    def join(self, head: str, body: str, tail: str) -> str:
-        """Compute the check digits."""
-        return head[:2] + iban_check_digits(head[:2], body.replace(" ", "")) + body + tail
+    def finish(self, value: str) -> str:
+        """Compute the two check digits."""
+        account = value[self._HEAD_LENGTH :].replace(" ", "")
+        return value[:2] + iban_check_digits(value[:2], account) + value[self._HEAD_LENGTH :]
 
 
 def ssn_format(preserve: Preserve, *, issuable_only: bool, never_issued_tokens: bool) -> TemplateFormat:

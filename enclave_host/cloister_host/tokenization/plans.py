@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeAlias
 
 from cloister.mask import View
 from cloister_host.tokenization.ff1 import FF1, MIN_DOMAIN
-from cloister_host.tokenization.formats import DIGITS, Format, Reading
+from cloister_host.tokenization.formats import DIGITS, Format
 from cloister_host.tokenization.shapes import LUHN_TOTAL, Luhn, Shape
 
 __all__ = [
@@ -95,40 +95,48 @@ class Ff1Plan:
     def _run(
         self, values: Sequence[str], key: bytes, tweaks: Sequence[str] | None, *, encrypt: bool
     ) -> Column:
-        column = Column([None] * len(values))
         total = LUHN_TOTAL[self.luhn] if self.luhn else 0
         sum_in, sum_out = (0, total) if encrypt else (total, 0)
-        groups: dict[int, tuple[Shape, list[tuple[int, Reading]]]] = {}
+        column = Column([None] * len(values))
+        groups: dict[int, tuple[Shape, list[int]]] = {}
+        read, valid = self.format.read, self.format.valid
         for place, value in enumerate(values):
-            reading = self.format.read(value)
-            error = self._fault(value, reading, sum_in, encrypt=encrypt)
-            if error or reading is None:
-                column.errors[place] = (error or BAD_VALUE) if encrypt else UNOPENED
+            shape = read(value)
+            if shape is None or (encrypt and not valid(value)):
+                column.errors[place] = BAD_VALUE
+            elif shape.domain < MIN_DOMAIN:
+                column.errors[place] = TOO_SMALL
             else:
-                groups.setdefault(id(reading.shape), (reading.shape, []))[1].append((place, reading))
-        for shape, readings in groups.values():
+                groups.setdefault(id(shape), (shape, []))[1].append(place)
+        for shape, members in groups.values():
+            places = members
+            if self.luhn:
+                sums = shape.luhn_sums([values[place] for place in members])
+                places = [place for place, found in zip(members, sums, strict=True) if found == sum_in]
+                column.errors.update(dict.fromkeys(set(members).difference(places), BAD_VALUE))
+            group = [values[place] for place in places]
+            own = [tweaks[place] for place in places] if tweaks else None
             results = _permute(
-                shape,
-                [shape.take(reading.body) for _, reading in readings],
-                [self._tweak(reading, tweaks[place] if tweaks else "") for place, reading in readings],
-                key,
-                encrypt=encrypt,
+                shape, shape.take(group), self._tweaks(shape, group, own), key, encrypt=encrypt
             )
-            for (place, reading), result in zip(readings, results, strict=True):
-                body = shape.replace(reading.body, result, sum_out)
-                column.values[place] = self.format.join(reading.head, body, reading.tail)
+            for place, text in zip(places, shape.replace(group, results, sum_out), strict=True):
+                column.values[place] = self.format.finish(text)
+        if not encrypt:
+            column.errors = dict.fromkeys(column.errors, UNOPENED)
         return column
 
-    def _fault(self, value: str, reading: Reading | None, total: int, *, encrypt: bool) -> ItemError | None:
-        if reading is None or (encrypt and not self.format.valid(value)):
-            return BAD_VALUE
-        if self.luhn and reading.shape.luhn_sum(reading.body) != total:
-            return BAD_VALUE
-        return TOO_SMALL if reading.shape.domain < MIN_DOMAIN else None
-
-    def _tweak(self, reading: Reading, own: str) -> bytes:
-        kept = f"{self.format.context(reading)}{reading.shape.preserved(reading.body)}".encode()
-        return len(kept).to_bytes(4, "big") + kept + own.encode() if own else kept
+    def _tweaks(self, shape: Shape, values: Sequence[str], own: Sequence[str] | None) -> list[bytes]:
+        kept = [
+            f"{self.format.context(value)}{symbols}".encode()
+            for value, symbols in zip(values, shape.preserved(values), strict=True)
+        ]
+        if own is None:
+            return kept
+        # The length keeps what is kept and what the caller gave apart.
+        return [
+            len(text).to_bytes(4, "big") + text + given.encode("utf-8", "surrogatepass")
+            for text, given in zip(kept, own, strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,22 +162,22 @@ class VaultPlan:
         """Why a value cannot be tokenized, if so."""
         if self.format is None:
             return None
-        reading = self.format.read(value)
-        if reading is None or not self.format.valid(value):
+        shape = self.format.read(value)
+        if shape is None or not self.format.valid(value):
             return BAD_VALUE
-        if self.luhn and reading.shape.luhn_sum(reading.body):
+        if self.luhn and shape.luhn_sums([value]) != [0]:
             return BAD_VALUE
-        return TOO_SMALL if self.form is None and reading.shape.tokens < _MIN_DRAWS else None
+        return TOO_SMALL if self.form is None and shape.tokens < _MIN_DRAWS else None
 
     def draw(self, value: str) -> str:
         """A random token for a value that has no fault. It may be taken: the store decides."""
         if self.form is not None:
             return self.form.draw()
-        reading = self.format.read(value) if self.format else None
-        assert reading is not None, "a value without fault can be read"
-        shape = reading.shape
-        body = shape.replace(reading.body, shape.draw(), LUHN_TOTAL[self.luhn] if self.luhn else 0)
-        return self.format.join(reading.head, body, reading.tail) if self.format else body
+        shape = self.format.read(value) if self.format else None
+        assert shape is not None, "a value without fault can be read"
+        assert self.format is not None, "or it has a form"
+        (token,) = shape.replace([value], [shape.draw()], LUHN_TOTAL[self.luhn] if self.luhn else 0)
+        return self.format.finish(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,14 +192,14 @@ class HashPlan:
         """HMAC-SHA-256 of each value without its separators, under a 32-byte key."""
         column = Column([None] * len(values))
         for place, value in enumerate(values):
-            text: str | None = value
-            if self.format is not None:
-                reading = self.format.read(value)
-                text = _canonical(reading) if reading and self.format.valid(value) else None
-            if text is None:
+            shape = self.format.read(value) if self.format else None
+            if self.format and (shape is None or not self.format.valid(value)):
                 column.errors[place] = BAD_VALUE
-            else:
-                column.values[place] = self.form.spell(_hash(key, text) % self.form.tokens)
+                continue
+            text = value
+            if shape and self.format:
+                text = f"{self.format.context(value)}{shape.only_symbols([value])[0]}"
+            column.values[place] = self.form.spell(_hash(key, text) % self.form.tokens)
         return column
 
 
@@ -214,11 +222,6 @@ def _hash(key: bytes, text: str) -> int:
     encoded = _HASH_LABEL + text.encode("utf-8", "surrogatepass")
     # 512 bits, so that reducing to a form of up to 2**256 tokens shows no bias.
     return int.from_bytes(hmac.digest(key, encoded, "sha512"), "big")
-
-
-def _canonical(reading: Reading) -> str:
-    symbols = "".join([reading.body[run] for run in reading.shape.symbols])
-    return f"{reading.head}{symbols}{reading.tail}"
 
 
 def _permute(shape: Shape, bodies: list[str], tweaks: list[bytes], key: bytes, *, encrypt: bool) -> list[str]:

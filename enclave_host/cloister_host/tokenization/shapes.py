@@ -67,31 +67,40 @@ class Shape:
         pieces: list[tuple[bool, slice]] = []
         end = taken = 0
         for run in self.free:
+            if run.start > end:
+                pieces.append((False, slice(end, run.start)))
             length = run.stop - run.start
-            pieces += [(False, slice(end, run.start)), (True, slice(taken, taken + length))]
+            pieces.append((True, slice(taken, taken + length)))
             end, taken = run.stop, taken + length
         pieces.append((False, slice(end, None)))
         object.__setattr__(self, "_pieces", tuple(pieces))
 
-    def take(self, value: str) -> str:
-        """The symbols of a value that are replaced."""
-        return "".join([value[run] for run in self.free])
+    def take(self, values: Sequence[str]) -> list[str]:
+        """The symbols of each value that are replaced."""
+        return _gather(values, self.free)
 
-    def preserved(self, value: str) -> str:
-        """The symbols of a value that are kept."""
-        return "".join([value[run] for run in self.kept])
+    def preserved(self, values: Sequence[str]) -> list[str]:
+        """The symbols of each value that are kept."""
+        return _gather(values, self.kept)
 
-    def luhn_sum(self, value: str) -> int:
-        """The Luhn sum of a value, separators aside."""
-        return luhn_sum("".join([value[run] for run in self.symbols]))
+    def only_symbols(self, values: Sequence[str]) -> list[str]:
+        """The values without separators."""
+        return _gather(values, self.symbols)
 
-    def replace(self, value: str, replacement: str, total: int = 0) -> str:
-        """Put the replacement in the place of what `take` takes; Luhn shapes get the sum `total`."""
-        out = "".join([(replacement if new else value)[run] for new, run in self._pieces])
+    def luhn_sums(self, values: Sequence[str]) -> list[int]:
+        """The Luhn sum of each value, separators aside."""
+        return [luhn_sum(digits) for digits in self.only_symbols(values)]
+
+    def replace(self, values: Sequence[str], replacements: Sequence[str], total: int = 0) -> list[str]:
+        """Put replacements in the place of what `take` takes; Luhn shapes get the sum `total`."""
+        columns = [[text[run] for text in (replacements if new else values)] for new, run in self._pieces]
+        out = list(map("".join, zip(*columns, strict=True)))
         if self.check is None:
             return out
-        digits = "".join([out[run] for run in self.symbols])
-        return out[: self.check] + luhn_digit(digits, self.check_place, total) + out[self.check + 1 :]
+        return [
+            f"{text[: self.check]}{luhn_digit(digits, self.check_place, total)}{text[self.check + 1 :]}"
+            for text, digits in zip(out, self.only_symbols(out), strict=True)
+        ]
 
     def draw(self) -> str:
         """A random replacement, uniform over `tokens`."""
@@ -133,6 +142,15 @@ def build_shape(
         check=None if check is None else places[check][0],
         check_place=check or 0,
     )
+
+
+def _gather(values: Sequence[str], runs: Sequence[slice]) -> list[str]:
+    """The parts of each value at `runs`, joined."""
+    if len(runs) == 1:
+        return [value[runs[0]] for value in values]
+    if not runs:
+        return [""] * len(values)
+    return list(map("".join, zip(*([value[run] for value in values] for run in runs), strict=True)))
 
 
 def _runs(places: Sequence[int]) -> tuple[slice, ...]:
