@@ -93,7 +93,7 @@ def authenticate(
     except AttestationError as refusal:
         # Parsers chain the library's exception, which may quote claim values.
         raise refusal from None
-    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError):
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, OSError, RecursionError):
         # Fail closed on what a parser did not foresee.
         raise EvidenceError("evidence: malformed (step: parse)") from None
     if not authentic.not_before <= at <= authentic.not_after:

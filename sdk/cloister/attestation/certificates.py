@@ -70,7 +70,7 @@ def refusing(what: str) -> Iterator[None]:
     """Turn what `cryptography` and parsing raise for bad input into one error that quotes nothing."""
     try:
         yield
-    except (ValueError, TypeError, KeyError, IndexError, ArithmeticError, AttributeError, RecursionError):
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, OSError, RecursionError):
         raise EvidenceError(f"{what}: malformed (step: parse)") from None
     except (UnsupportedAlgorithm, x509.DuplicateExtension, x509.ExtensionNotFound, x509.InvalidVersion):
         raise EvidenceError(f"{what}: of an unsupported kind (step: parse)") from None
