@@ -29,3 +29,13 @@ class HostSettings:
     max_request_bytes: int = MAX_REQUEST_BYTES
     egress_trust_anchors: tuple[Path, ...] = field(default=())
     egress_allow_private_addresses: bool = False
+
+    @property
+    def database_url(self) -> str:
+        """The embedded database."""
+        return f"sqlite:///{self.state.resolve() / 'cloister.db'}"
+
+    @property
+    def unseal_key(self) -> Path:
+        """The key file of the unseal provider `file`."""
+        return self.state / "unseal.key"

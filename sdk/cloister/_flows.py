@@ -114,11 +114,11 @@ class Flows:
     ) -> Flow[list[Sealed]]:
         if contexts is not None and len(contexts) != len(values):
             raise ConfigurationError("there must be one context a value")
-        messages, size_bytes, now = len(values), sum(map(_size, values)), self._clock()
-        dek = self._deks.lease(key, key_context, messages=messages, size_bytes=size_bytes, now=now)
+        messages, size_bytes = len(values), sum(map(_size, values))
+        dek = self._deks.lease(key, key_context, messages=messages, size_bytes=size_bytes, now=self._clock())
         if dek is None:
             dek = yield from self._fresh_dek(key, key_context)
-            if not dek.lease(messages=messages, size_bytes=size_bytes, now=now):
+            if not dek.lease(messages=messages, size_bytes=size_bytes, now=self._clock()):
                 raise LimitError("the batch is larger than one data key may seal", hint="seal it in parts")
         bound = [_bound(context, key_context) for context in contexts or [None] * len(values)]
         return [dek.seal(value, context) for value, context in zip(values, bound, strict=True)]

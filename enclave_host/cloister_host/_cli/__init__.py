@@ -1,0 +1,130 @@
+"""`cloister host`: make a root key, serve, or run everything for development in one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cloister._cli._client import write_private
+from cloister.errors import ConfigurationError
+from cloister_host.settings import HostSettings
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Run an enclave host.", no_args_is_help=True)
+
+State = Annotated[Path, typer.Option(help="Directory of the database and the sealed root key.")]
+TrustAnchor = Annotated[
+    list[Path] | None,
+    typer.Option("--egress-trust-anchor", help="PEM file of an authority that egress trusts; repeatable."),
+]
+PrivateEgress = Annotated[
+    bool,
+    typer.Option(
+        "--egress-allow-private-addresses",
+        help="Debug: let egress reach loopback and private addresses. It is attested.",
+    ),
+]
+
+
+@app.command()
+def init(state: State = Path(".cloister")) -> None:
+    """Generate the root key, the database and the operator's API key.
+
+    Writes into the state directory: the sealed root key, the database, `operator.key`, and
+    `policy.toml`, the appraisal policy by which clients recognise this deployment.
+    """
+    from cloister_host.app import initialize  # noqa: PLC0415 (keeps --help fast)
+
+    api_key = initialize(HostSettings(state=state))
+    write_private(state / "operator.key", api_key)
+    deployment = _write_policy(HostSettings(state=state), state / "policy.toml")
+    typer.echo(f"deployment       {deployment}")
+    typer.echo(f"operator's key   {state / 'operator.key'}")
+    typer.echo(f"clients' policy  {state / 'policy.toml'}")
+
+
+@app.command()
+def serve(  # noqa: PLR0917 (typer makes options of parameters)
+    state: State = Path(".cloister"),
+    listen: Annotated[str, typer.Option(help="Address and port.")] = "127.0.0.1:8787",
+    egress_trust_anchor: TrustAnchor = None,
+    egress_allow_private_addresses: PrivateEgress = False,  # noqa: FBT002 (an option)
+    tls_certificate: Annotated[Path | None, typer.Option(help="PEM certificate chain.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM private key.")] = None,
+    tls_elsewhere: Annotated[bool, typer.Option(help="TLS ends in front of this host.")] = False,  # noqa: FBT002 (an option)
+) -> None:
+    """Serve until interrupted."""
+    from cloister_host import server  # noqa: PLC0415 (keeps --help fast)
+    from cloister_host.app import build  # noqa: PLC0415 (keeps --help fast)
+
+    address, _, port = listen.rpartition(":")
+    if not address or not port.isdecimal():
+        raise ConfigurationError("--listen must be ADDRESS:PORT", hint="for example 127.0.0.1:8787")
+    settings = HostSettings(
+        state=state,
+        egress_trust_anchors=tuple(egress_trust_anchor or ()),
+        egress_allow_private_addresses=egress_allow_private_addresses,
+    )
+    with build(settings) as host:
+        typer.echo(f"deployment {host.deployment} on {listen}")
+        server.serve(
+            host.app,
+            host=address.strip("[]"),
+            port=int(port),
+            tls_certificate=tls_certificate,
+            tls_key=tls_key,
+            tls_elsewhere=tls_elsewhere,
+        )
+
+
+@app.command()
+def dev(
+    state: State = Path(".cloister"),
+    listen: Annotated[str, typer.Option(help="Loopback address and port.")] = "127.0.0.1:8787",
+    tenant: Annotated[str, typer.Option(help="The tenant that is made.")] = "dev",
+    egress_trust_anchor: TrustAnchor = None,
+) -> None:
+    """Run a host for development: simulated TEE, one tenant, one principal that may do everything.
+
+    Writes `cloister.toml` here, so that clients and commands started in this folder find the host.
+    """
+    from cloister_host import server  # noqa: PLC0415 (keeps --help fast)
+    from cloister_host.app import build  # noqa: PLC0415 (keeps --help fast)
+    from cloister_host.development import prepare  # noqa: PLC0415 (keeps --help fast)
+
+    address, _, port = listen.rpartition(":")
+    if address not in server.LOOPBACK or not port.isdecimal():
+        raise ConfigurationError(
+            "a development host listens on loopback only", hint="for example 127.0.0.1:8787"
+        )
+    settings = HostSettings(
+        state=state,
+        egress_trust_anchors=tuple(egress_trust_anchor or ()),
+        egress_allow_private_addresses=True,
+    )
+    prepare(settings, tenant=tenant, url=f"http://{listen}", profile=Path("cloister.toml"))
+    with build(settings) as host:
+        typer.echo(f"development host on http://{listen}, tenant {tenant}; settings in cloister.toml")
+        typer.echo(f"sandbox: {host.facts()['sandbox']}; the TEE is simulated and protects nothing here")
+        server.serve(host.app, host=address, port=int(port))
+
+
+@app.command()
+def policy(
+    state: State = Path(".cloister"),
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("policy.toml"),
+) -> None:
+    """Write the appraisal policy for this deployment and this image, for clients."""
+    typer.echo(f"deployment {_write_policy(HostSettings(state=state), out)}")
+
+
+def _write_policy(settings: HostSettings, path: Path) -> str:
+    from cloister_host.app import build  # noqa: PLC0415 (keeps --help fast)
+    from cloister_host.development import policy_text  # noqa: PLC0415 (keeps --help fast)
+
+    with build(settings) as host:
+        path.write_text(policy_text(host), encoding="utf-8")
+        return host.deployment
