@@ -16,6 +16,7 @@ import structlog
 from cloister.errors import (
     CloisterError,
     ConfigurationError,
+    IdentityError,
     UnavailableError,
 )
 from cloister.protocol import OpenedRequest, open_request, request_kid, seal_reply
@@ -26,6 +27,7 @@ from cloister_host.operations import Operation
 from cloister_host.services import Services
 from cloister_host.store import Tx
 from cloister_host.store.idempotency import Done
+from cloister_host.store.replay import ReplayError
 
 __all__ = ["Act", "Dispatcher"]
 
@@ -41,7 +43,21 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
     tenant: str
     credential: dict[str, str]
     payload: msgspec.Raw
-    idempotency_key: str = ""
+    idempotency_key: str
+
+    @property
+    def digest(self) -> bytes:
+        """What an idempotency key stands for."""
+        return hashlib.sha256(self.op.encode() + b"\x00" + bytes(self.payload)).digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """What a request asks for, decoded and not yet authenticated."""
+
+    body: _Body
+    operation: Operation
+    payload: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +77,9 @@ class Act:
 
     def finish(self, tx: Tx, result: msgspec.Struct) -> None:
         """Remember the result under the caller's idempotency key, in the effect's own transaction."""
-        if self.idempotency_key:
-            self.services.idempotency.finish(
-                tx, self.caller, self.op, self.idempotency_key, msgspec.json.encode(result)
-            )
+        self.services.idempotency.finish(
+            tx, self.caller, self.op, self.idempotency_key, msgspec.json.encode(result)
+        )
 
 
 class Dispatcher:
@@ -91,7 +106,6 @@ class Dispatcher:
         Raises:
             CloisterError: The request did not open. Only such outcomes are answered in the clear.
         """
-        # (1) Find the one key it is sealed to, and open it.
         jwe, kid = request_kid(token)
         key = self._keysets.request_key(kid)
         if key is None:
@@ -99,83 +113,98 @@ class Dispatcher:
                 "the request is sealed to a key this host does not hold", hint="attest again"
             )
         request = open_request(jwe, token=token, key=key, now=self._clock())
-        # (2) Replay: the same ciphertext gets the same reply, another one under its `jti` an error.
-        with self._services.store.begin() as tx:
-            stored = self._services.replay.begin(tx, request.jti, request.digest, request.expires)
-        if stored is not None:
-            return stored
-        # (3) From here on every outcome is sealed.
+        # From here on every outcome is sealed.
         started = time.perf_counter()
-        reply = seal_reply(self._outcome(request), request=request)
-        with self._services.store.begin() as tx:
-            self._services.replay.finish(tx, request.jti, reply)
+        reply = self._answer(request, secrets.token_hex(8))
         self._metrics.handled(time.perf_counter() - started)
         return reply
 
-    def _outcome(self, request: OpenedRequest) -> bytes:
-        correlation_id = secrets.token_hex(8)
+    def _answer(self, request: OpenedRequest, correlation_id: str) -> str:
         try:
-            return b'{"result":' + self._run(request, correlation_id) + b"}"
+            task = self._task(request.body)
+            answer = self._staged if task.operation.staged else self._direct
+            return answer(request, task, correlation_id)
         except CloisterError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 (the last barrier: nothing of it may leave)
             # Not log.exception: a traceback quotes source and may quote values.
             log.error("request.failed", correlation_id=correlation_id, error=type(error).__name__)  # noqa: TRY400
             failure = UnavailableError("the host failed to carry this out", retryable=False)
-        return msgspec.json.encode(
-            {
-                "error": {
-                    "code": failure.code,
-                    "message": str(failure.args[0]),
-                    "hint": failure.hint,
-                    "retryable": failure.retryable,
-                    "correlation_id": failure.correlation_id or correlation_id,
-                }
-            }
-        )
+        return self._refuse(request, failure, correlation_id)
 
-    def _run(self, request: OpenedRequest, correlation_id: str) -> bytes:
-        # (4) Who is it? The credential is dropped here.
-        body = _body(request.body)
-        with self._services.store.begin() as tx:
-            caller = self._services.identity.authenticate(
-                tx, body.tenant, body.credential, correlation_id=correlation_id
-            )
-        # (5) What is asked for?
+    def _task(self, members: Mapping[str, Any]) -> _Task:
+        body = _body(members)
         operation = self._operations.get(body.op)
         if operation is None:
             raise ConfigurationError("there is no such operation", hint="see /openapi.json")
-        if len(body.idempotency_key) not in IDEMPOTENCY_KEY_CHARS and operation.effect:
+        if operation.effect and len(body.idempotency_key) not in IDEMPOTENCY_KEY_CHARS:
             raise ConfigurationError("this operation needs an idempotency_key of 1 to 128 characters")
-        payload = operation.parse(body.payload)
-        # (6) Once.
-        return self._once(caller, body, operation, payload)
+        return _Task(body=body, operation=operation, payload=operation.parse(body.payload))
 
-    def _once(self, caller: Caller, body: _Body, operation: Operation, payload: Any) -> bytes:
-        services = self._services
-        if not operation.effect:
-            with services.store.begin() as tx:
-                return msgspec.json.encode(operation.handler(caller, payload, tx))
-        digest = hashlib.sha256(body.op.encode() + b"\x00" + bytes(body.payload)).digest()
-        if not operation.staged:
-            with services.store.begin() as tx:
-                claim = services.idempotency.claim(tx, caller, body.op, body.idempotency_key, digest)
-                if isinstance(claim, Done):
-                    return claim.result
-                encoded = msgspec.json.encode(operation.handler(caller, payload, tx))
-                services.idempotency.finish(tx, caller, body.op, body.idempotency_key, encoded)
-                return encoded
+    def _direct(self, request: OpenedRequest, task: _Task, correlation_id: str) -> str:
+        """An operation on the store alone: record, effect and reply are one transaction."""
+        services, body = self._services, task.body
         with services.store.begin() as tx:
-            claim = services.idempotency.claim(tx, caller, body.op, body.idempotency_key, digest)
-        if isinstance(claim, Done):
-            return claim.result
+            stored = services.replay.begin(tx, request.jti, request.digest, request.expires)
+            if stored is not None:
+                return stored
+            caller = self._authenticate(tx, body, correlation_id)
+            if not task.operation.effect:
+                result = msgspec.json.encode(task.operation.handler(caller, task.payload, tx))
+                return self._reply(tx, request, result)
+            claim = services.idempotency.claim(tx, caller, body.op, body.idempotency_key, body.digest)
+            if isinstance(claim, Done):
+                return self._reply(tx, request, claim.result)
+            result = msgspec.json.encode(task.operation.handler(caller, task.payload, tx))
+            services.idempotency.finish(tx, caller, body.op, body.idempotency_key, result)
+            return self._reply(tx, request, result)
+
+    def _staged(self, request: OpenedRequest, task: _Task, correlation_id: str) -> str:
+        """An operation with work outside the store: recorded and claimed first, replied to at the end."""
+        services, body = self._services, task.body
+        with services.store.begin() as tx:
+            stored = services.replay.begin(tx, request.jti, request.digest, request.expires)
+            if stored is not None:
+                return stored
+            caller = self._authenticate(tx, body, correlation_id)
+            claim = services.idempotency.claim(tx, caller, body.op, body.idempotency_key, body.digest)
+            if isinstance(claim, Done):
+                return self._reply(tx, request, claim.result)
         act = Act(services=services, caller=caller, op=body.op, idempotency_key=body.idempotency_key)
         try:
-            return msgspec.json.encode(operation.handler(caller, payload, act))
+            result = msgspec.json.encode(task.operation.handler(caller, task.payload, act))
         except BaseException:
             with services.store.begin() as tx:
                 services.idempotency.release(tx, caller, body.op, body.idempotency_key)
             raise
+        with services.store.begin() as tx:
+            return self._reply(tx, request, result)
+
+    def _authenticate(self, tx: Tx, body: _Body, correlation_id: str) -> Caller:
+        return self._services.identity.authenticate(
+            tx, body.tenant, body.credential, correlation_id=correlation_id
+        )
+
+    def _reply(self, tx: Tx, request: OpenedRequest, result: bytes) -> str:
+        reply = seal_reply(b'{"result":' + result + b"}", request=request)
+        self._services.replay.finish(tx, request.jti, reply)
+        return reply
+
+    def _refuse(self, request: OpenedRequest, failure: CloisterError, correlation_id: str) -> str:
+        """Seal an error, and keep it for a repetition unless it is about this very request."""
+        members = {
+            "code": failure.code,
+            "message": str(failure.args[0]),
+            "hint": failure.hint,
+            "retryable": failure.retryable,
+            "correlation_id": failure.correlation_id or correlation_id,
+        }
+        reply = seal_reply(msgspec.json.encode({"error": members}), request=request)
+        # Whoever could not say who they are must not be able to fill the store.
+        if not isinstance(failure, IdentityError | ReplayError):
+            with self._services.store.begin() as tx:
+                self._services.replay.keep(tx, request.jti, request.digest, request.expires, reply)
+        return reply
 
 
 def _body(members: Mapping[str, Any]) -> _Body:
