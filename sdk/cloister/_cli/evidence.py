@@ -11,7 +11,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from cloister import attestation
-from cloister.errors import AttestationError, CloisterError
+from cloister.attestation import fetching
+from cloister.errors import AttestationError, CloisterError, UnavailableError
 
 __all__ = ["app"]
 
@@ -19,6 +20,7 @@ app = typer.Typer(no_args_is_help=True, help="Look at attestation evidence.")
 
 REFUSED: Final = 3
 UNUSABLE: Final = 2
+TIMEOUT_SECONDS: Final = 20
 MAX_FILE_BYTES: Final = 2 * 1024 * 1024
 _TEXT_FORMATS: Final = {
     attestation.Format.AZURE_MAA,
@@ -86,6 +88,48 @@ def verify(
         f"matches {appraisal.reference}" if appraisal.reference else "genuine and fresh; no policy was given"
     )
     _report(_result("accepted", reason, evidence, appraisal), as_json=as_json)
+
+
+@app.command()
+def fetch(
+    file: Annotated[Path, typer.Argument(help="An SEV-SNP report, TDX quote or SGX quote.")],
+    *,
+    format_: Annotated[attestation.Format, typer.Option("--format", help="What it is.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("endorsements"),
+    product: Annotated[str, typer.Option(help="AMD product line, for reports of version 2.")] = "",
+) -> None:
+    """Fetch the vendor's certificates, revocation lists and collateral for a document.
+
+    They are written beside each other: pass `*.der` and `*.pem` with --endorsements, `collateral.json`
+    with --collateral. Nothing that is fetched is trusted; `verify` decides.
+    """
+    try:
+        fetched = fetching.fetch(_read(file), format=format_, get=_get, product=product)
+        out.mkdir(parents=True, exist_ok=True)
+        for index, item in enumerate(fetched.endorsements):
+            suffix = "pem" if item.startswith(b"-----BEGIN") else "der"
+            (out / f"{index}.{suffix}").write_bytes(item)
+        if fetched.collateral is not None:
+            (out / "collateral.json").write_bytes(fetched.collateral)
+    except (OSError, ValueError, CloisterError) as error:
+        typer.echo(f"unusable: {error}", err=True)
+        raise typer.Exit(UNUSABLE) from None
+    typer.echo(f"{len(fetched.endorsements)} endorsements in {out}")
+
+
+def _get(address: str) -> tuple[bytes, Mapping[str, str]]:
+    import requests  # noqa: PLC0415 (only this command needs it)
+
+    try:
+        with requests.get(address, timeout=TIMEOUT_SECONDS, stream=True, allow_redirects=False) as response:
+            if response.status_code != requests.codes.ok:
+                raise UnavailableError(f"{address} answered {response.status_code}")
+            body = response.raw.read(MAX_FILE_BYTES + 1, decode_content=True)
+    except requests.RequestException:
+        raise UnavailableError(f"{address} does not answer") from None
+    if len(body) > MAX_FILE_BYTES:
+        raise UnavailableError(f"{address} answered too much")
+    return body, {name.lower(): value for name, value in response.headers.items()}
 
 
 def read_policy(path: Path) -> attestation.AppraisalPolicy:

@@ -25,7 +25,7 @@ from cloister.attestation.reader import Reader
 from cloister.attestation.roots import Anchors, amd_intermediates, anchors
 from cloister.errors import EvidenceError
 
-__all__ = ["REPORT_BYTES", "Report", "authenticate", "authenticate_report"]
+__all__ = ["LAYOUTS", "REPORT_BYTES", "Report", "authenticate", "authenticate_report"]
 
 REPORT_BYTES: Final = 1184
 _SIGNED_BYTES: Final = 0x2A0
@@ -50,7 +50,7 @@ _LAYOUT: Final = {
     "microcode": 7,
 }
 _TURIN_LAYOUT: Final = {"fmc": 0, "bootloader": 1, "tee": 2, "snp": 3, "microcode": 7}
-_LAYOUTS: Final[Mapping[str, Mapping[str, int]]] = {
+LAYOUTS: Final[Mapping[str, Mapping[str, int]]] = {
     "Milan": _LAYOUT,
     "Genoa": _LAYOUT,
     "Turin": _TURIN_LAYOUT,
@@ -259,7 +259,7 @@ def _authenticate_with(
     # (5) The report is signed by that key.
     report.verify(leaf.public_key())
     # (6) The certificate is for this TCB and this chip.
-    layout = _LAYOUTS.get(chip.product)
+    layout = LAYOUTS.get(chip.product)
     if layout is None:
         raise EvidenceError("product: of an unknown line (step: parse)", hint="upgrade cloister")
     _require_same_tcb(report.reported_tcb, chip, layout)
