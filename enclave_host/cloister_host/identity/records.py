@@ -1,0 +1,41 @@
+"""The protected rows of tenants, principals and API keys."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from cloister_host.identity.caller import Kind
+from cloister_host.store import Table
+
+__all__ = ["API_KEYS", "PRINCIPALS", "TENANTS", "ApiKey", "Principal", "Tenant"]
+
+
+class Tenant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Content of a `tenants` row, which stands in the system tenant."""
+
+    state: Literal["active", "deleting"]
+    created_at: int
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Content of a `principals` row. It has one API key at a time."""
+
+    kind: Kind
+    state: Literal["active", "disabled"]
+    api_key: str
+    created_at: int
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Content of an `api_keys` row: whose it is, and its keyed hash (base64url)."""
+
+    principal: str
+    hash: str
+    created_at: int
+
+
+TENANTS: Final = Table("tenants", Tenant, "tenant")
+PRINCIPALS: Final = Table("principals", Principal, "principal")
+API_KEYS: Final = Table("api_keys", ApiKey, "API key")

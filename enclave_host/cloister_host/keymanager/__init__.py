@@ -1,0 +1,1 @@
+"""Keys: root key, tenants' keys and their versions, and what is done with them."""

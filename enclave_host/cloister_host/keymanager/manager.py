@@ -1,0 +1,251 @@
+"""What is done with keys: data keys issued, values sealed and opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Final
+
+from cloister.envelope import (
+    ContentKey,
+    DataKey,
+    DekCache,
+    OpenCache,
+    Sealed,
+    Value,
+    recover_cek,
+    seal_many_to,
+)
+from cloister.errors import ConfigurationError, OpenError
+from cloister.jose import unwrap_key, wrap_key
+from cloister.secret import Secret
+from cloister_host.audit import Audit
+from cloister_host.identity.caller import Caller
+from cloister_host.keymanager.keyring import HeldKey, KeyRing
+from cloister_host.policy.grants import Grants
+from cloister_host.store import Tx
+
+__all__ = ["MAX_DEK_AGE_SECONDS", "MAX_DEK_BYTES", "MAX_DEK_MESSAGES", "KeyManager"]
+
+MAX_DEK_MESSAGES: Final = 2**24
+MAX_DEK_BYTES: Final = 2**36
+MAX_DEK_AGE_SECONDS: Final = 300
+DEK_BYTES: Final = 32
+TENANTS_REMEMBERED: Final = 1024
+
+Context = Mapping[str, str]
+
+
+class KeyManager:
+    """Seals and opens under tenants' keys.
+
+    Args:
+        ring: The keys.
+        grants: Who may use them.
+        audit: Where each use is recorded.
+        clock: Epoch seconds.
+    """
+
+    def __init__(self, ring: KeyRing, grants: Grants, audit: Audit, clock: Callable[[], float]) -> None:
+        self._ring = ring
+        self._grants = grants
+        self._audit = audit
+        self._clock = clock
+        # Kids are unique within a tenant only: a cache shared between tenants would open across them.
+        self._deks = lru_cache(maxsize=TENANTS_REMEMBERED)(lambda _tenant: DekCache())
+        self._opened = lru_cache(maxsize=TENANTS_REMEMBERED)(lambda _tenant: OpenCache())
+
+    # --- for confidential functions -----------------------------------------------------------------
+
+    def open_values(
+        self,
+        tx: Tx,
+        caller: Caller,
+        key: str,
+        values: Sequence[str],
+        contexts: Sequence[Context | None] | None = None,
+    ) -> list[Value | OpenError]:
+        """Open a function's sealed inputs (right `use-in-function`; one audit entry a batch).
+
+        Args:
+            tx: The transaction.
+            caller: The function, from `Caller.as_function`.
+            key: The key the function's manifest names; values under any other do not open.
+            values: Sealed values.
+            contexts: What each is bound to, in the same order.
+
+        Returns:
+            For each value what it holds, or an `OpenError` that says nothing about why.
+        """
+        self._grants.require(tx, caller, "use-in-function", f"key/{key}")
+        opened = self.open_granted(tx, caller.tenant, values, contexts, keys=frozenset({key}))
+        failed = sum(isinstance(value, OpenError) for value in opened)
+        self._audit.record(
+            tx,
+            caller,
+            act="use-in-function",
+            resource=f"key/{key}",
+            detail={"values": len(values), "failed": failed},
+        )
+        return opened
+
+    def seal_values(
+        self,
+        tx: Tx,
+        caller: Caller,
+        key: str,
+        values: Sequence[Value],
+        contexts: Sequence[Context | None] | None = None,
+    ) -> list[Sealed]:
+        """Seal a function's outputs (right `seal`; one audit entry a batch).
+
+        Raises:
+            ConfigurationError: There is no such key, or a value or context cannot be sealed.
+        """
+        self._grants.require(tx, caller, "seal", f"key/{key}")
+        held = self._ring.current(tx, caller.tenant, key)
+        if held.purpose == "seal":
+            sealed = self._seal_symmetric(caller.tenant, held, values, contexts)
+        else:
+            sealed = seal_many_to(values, held.key.public(), kid=held.kid, contexts=contexts)
+        self._audit.record(
+            tx, caller, act="seal", resource=f"key/{key}", detail={"kid": held.kid, "values": len(values)}
+        )
+        return sealed
+
+    def seal_for_output(
+        self, tx: Tx, caller: Caller, key: str, value: Value, context: Context | None
+    ) -> Sealed:
+        """Seal one output; see `seal_values`."""
+        return self.seal_values(tx, caller, key, [value], [context])[0]
+
+    # --- for services that checked and record the right themselves ------------------------------------
+
+    def issue_data_key(self, tx: Tx, tenant: str, key: str) -> DataKey:
+        """Draw a DEK and wrap it under the current version of a key.
+
+        Raises:
+            ConfigurationError: There is no such key, or it is sealed to offline.
+        """
+        return _draw_data_key(self._symmetric(self._ring.current(tx, tenant, key)))
+
+    def wrap(self, tx: Tx, tenant: str, key: str, dek: Secret) -> tuple[str, bytes]:
+        """Wrap a DEK under the current version of a key; returns kid and wrapped DEK."""
+        held = self._symmetric(self._ring.current(tx, tenant, key))
+        return held.kid, wrap_key(dek, held.key)
+
+    def unwrap(self, tx: Tx, tenant: str, kid: str, encrypted_key: bytes) -> Secret:
+        """Unwrap a DEK; raises `OpenError`."""
+        held = self._ring.version(tx, tenant, kid)
+        if held.purpose != "seal":
+            raise OpenError
+        return unwrap_key(encrypted_key, held.key)
+
+    def open_granted(
+        self,
+        tx: Tx,
+        tenant: str,
+        values: Sequence[str],
+        contexts: Sequence[Context | None] | None,
+        *,
+        keys: frozenset[str],
+    ) -> list[Value | OpenError]:
+        """Open values under the keys the caller was found to have a right to, and no others."""
+        batch = _Batch(tx, tenant, keys, self._ring, self._opened(tenant), self._clock())
+        if contexts is None:
+            return [batch.open(value, None) for value in values]
+        if len(contexts) != len(values):
+            raise ConfigurationError("as many contexts as values are needed")
+        return [batch.open(value, context) for value, context in zip(values, contexts, strict=True)]
+
+    # ------------------------------------------------------------------------------------------------
+
+    def _seal_symmetric(
+        self,
+        tenant: str,
+        held: HeldKey,
+        values: Sequence[Value],
+        contexts: Sequence[Context | None] | None,
+    ) -> list[Sealed]:
+        if contexts is not None and len(contexts) != len(values):
+            raise ConfigurationError("as many contexts as values are needed")
+        cache, now = self._deks(tenant), self._clock()
+        # Bytes are counted by the DEK as it seals; only the number of values is set aside here.
+        dek = cache.lease(held.material, None, messages=len(values), size_bytes=0, now=now)
+        if dek is None:
+            dek = cache.add(held.material, None, _draw_data_key(held), now=now)
+            dek.lease(messages=len(values), size_bytes=0, now=now)
+        if contexts is None:
+            return [dek.seal(value) for value in values]
+        return [dek.seal(value, context) for value, context in zip(values, contexts, strict=True)]
+
+    def _symmetric(self, held: HeldKey) -> HeldKey:
+        if held.purpose != "seal":
+            raise ConfigurationError(
+                f"a key for {held.purpose} wraps no data keys", hint="seal to its public half (key.public)"
+            )
+        return held
+
+
+class _Batch:
+    """Opens the values of one batch: each key version is read once, each DEK unwrapped once."""
+
+    def __init__(
+        self, tx: Tx, tenant: str, keys: frozenset[str], ring: KeyRing, cache: OpenCache, now: float
+    ) -> None:
+        self._tx = tx
+        self._tenant = tenant
+        self._keys = keys
+        self._ring = ring
+        self._cache = cache
+        self._now = now
+        self._versions: dict[str, HeldKey | OpenError] = {}
+        self._content: dict[tuple[str, str], ContentKey] = {}
+
+    def open(self, value: str, context: Context | None) -> Value | OpenError:
+        try:
+            sealed = Sealed(value)
+            encrypted_key = sealed[(start := sealed.index(".") + 1) : sealed.index(".", start)]
+            entry = (sealed.header.kid, encrypted_key)
+            content = self._content.get(entry)
+            if content is None:
+                content = self._content[entry] = self._recover(sealed)
+            return content.open(sealed, context)
+        except OpenError:
+            # A fresh one, so that nothing of how it failed goes along.
+            return OpenError()
+
+    def _recover(self, sealed: Sealed) -> ContentKey:
+        if sealed.key not in self._keys:
+            raise OpenError
+        held = self._version(sealed.kid)
+        content = self._cache.get(held.material, sealed.encrypted_key, now=self._now)
+        if content is None:
+            cek = recover_cek(sealed, held.key)
+            content = self._cache.add(held.material, sealed.encrypted_key, cek, now=self._now)
+        return content
+
+    def _version(self, kid: str) -> HeldKey:
+        found = self._versions.get(kid)
+        if found is None:
+            try:
+                found = self._ring.version(self._tx, self._tenant, kid)
+            except OpenError as error:
+                found = error
+            self._versions[kid] = found
+        if isinstance(found, OpenError):
+            raise OpenError
+        return found
+
+
+def _draw_data_key(held: HeldKey) -> DataKey:
+    dek = Secret(os.urandom(DEK_BYTES))
+    return DataKey(
+        kid=held.kid,
+        dek=dek,
+        encrypted_key=wrap_key(dek, held.key),
+        max_messages=MAX_DEK_MESSAGES,
+        max_bytes=MAX_DEK_BYTES,
+        max_age_seconds=MAX_DEK_AGE_SECONDS,
+    )

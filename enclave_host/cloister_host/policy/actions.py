@@ -1,0 +1,104 @@
+"""Every action there is, what it is done to, and who can never do it.
+
+A resource is `*`, `<noun>/*` or `<noun>/<name>`. Grants name actions exactly: there is no action that
+stands for others.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from cloister.errors import ConfigurationError
+from cloister_host.identity.caller import SYSTEM_TENANT, Subject
+
+__all__ = ["ACTIONS", "check_action", "check_grantable", "forbidden_to", "matching_resources"]
+
+ACTIONS: Final = {
+    "tenant.manage": "tenant",
+    "principal.manage": "principal",
+    "grant.manage": "principal",
+    "key.manage": "key",
+    "key.read": "key",
+    "seal": "key",
+    "wrap": "key",
+    "unwrap": "key",
+    "decrypt": "key",
+    "use-in-function": "key",
+    "policy.manage": "policy",
+    "tokenize": "policy",
+    "detokenize": "policy",
+    "secret.manage": "secret",
+    "use-secret": "secret",
+    "function.deploy": "function",
+    "function.manage": "function",
+    "invoke": "function",
+    "egress": "origin",
+    "deliver": "origin",
+    "delivery.manage": "delivery",
+    "audit.read": "audit",
+}
+
+# What would show a FaaS function plaintext, or let it give itself that right through somebody else.
+_NEVER_FAAS: Final = frozenset(
+    {"decrypt", "unwrap", "detokenize", "principal.manage", "grant.manage", "tenant.manage"}
+)
+# A confidential function works on declared inputs and outputs, and on nothing else.
+_FUNCTION_ONLY: Final = frozenset({"use-in-function", "egress", "deliver", "use-secret"})
+_FUNCTION: Final = _FUNCTION_ONLY | {"seal", "tokenize", "detokenize"}
+
+_NAME: Final = r"[a-z][a-z0-9-]{0,62}"
+_RESOURCES: Final = {
+    "origin": re.compile(r"https?://(?:[a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?"),
+    "principal": re.compile(rf"{_NAME}|function:[A-Za-z0-9_-]{{1,128}}"),
+    "delivery": re.compile(r"[A-Za-z0-9_-]{1,128}"),
+}
+_PLAIN: Final = re.compile(_NAME)
+
+
+def check_action(action: str) -> None:
+    """Refuse an action that does not exist.
+
+    Raises:
+        ConfigurationError: There is no such action.
+    """
+    if action not in ACTIONS:
+        raise ConfigurationError("there is no such action", hint=f"one of {', '.join(sorted(ACTIONS))}")
+
+
+def check_grantable(action: str, resource: str, *, tenant: str, kind: Subject) -> None:
+    """Refuse a grant that could never be meant.
+
+    Raises:
+        ConfigurationError: The action or the form of the resource does not exist.
+    """
+    check_action(action)
+    if action == "tenant.manage" and tenant != SYSTEM_TENANT:
+        raise ConfigurationError(f"tenants are managed from the tenant {SYSTEM_TENANT}")
+    noun = ACTIONS[action]
+    if resource != "*":
+        found, _, name = resource.partition("/")
+        if found != noun or not (name == "*" or _RESOURCES.get(noun, _PLAIN).fullmatch(name)):
+            raise ConfigurationError(
+                f"the action {action} is granted on {noun}/<name>, {noun}/* or *",
+                hint="names are lower-case letters, digits and hyphens",
+            )
+    if forbidden_to(kind, action):
+        raise ConfigurationError(f"the action {action} is never granted to this kind of principal: {kind}")
+
+
+def forbidden_to(kind: Subject, action: str) -> bool:
+    """Whether no grant can let this kind of principal do this (PROTOCOL 2)."""
+    match kind:
+        case "function":
+            return action not in _FUNCTION
+        case "faas":
+            return action in _NEVER_FAAS or action in _FUNCTION_ONLY
+        case "person" | "service":
+            return action in _FUNCTION_ONLY
+
+
+def matching_resources(resource: str) -> tuple[str, ...]:
+    """The resources a grant may name to cover this one."""
+    noun, slash, _ = resource.partition("/")
+    return (resource, f"{noun}/*", "*") if slash else (resource, "*")

@@ -1,0 +1,111 @@
+"""Everything the host does with its store, built in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from cloister_host.audit import Audit
+from cloister_host.audit.service import AuditService
+from cloister_host.identity.api_keys import ApiKeyHasher
+from cloister_host.identity.identity import Identity
+from cloister_host.identity.principals import PrincipalService
+from cloister_host.identity.tenants import TenantService
+from cloister_host.keymanager.keyring import KeyRing
+from cloister_host.keymanager.manager import KeyManager
+from cloister_host.keymanager.root import RootKey
+from cloister_host.keymanager.service import KeyService
+from cloister_host.operations import Operation
+from cloister_host.policy.grants import Grants
+from cloister_host.policy.service import GrantService
+from cloister_host.secrets import Secrets
+from cloister_host.store import Store
+from cloister_host.store.idempotency import Idempotency
+from cloister_host.store.replay import ReplayGuard
+from cloister_host.tokenization.service import TokenizationService
+from cloister_host.tokenization.vault import Vault
+
+__all__ = ["Services", "bootstrap", "build_services"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The services of one host."""
+
+    store: Store
+    clock: Callable[[], float]
+    audit: Audit
+    audit_service: AuditService
+    grants: Grants
+    grant_service: GrantService
+    identity: Identity
+    principals: PrincipalService
+    tenants: TenantService
+    keymanager: KeyManager
+    keys: KeyService
+    tokenization: TokenizationService
+    secrets: Secrets
+    replay: ReplayGuard
+    idempotency: Idempotency
+
+    def operations(self) -> Mapping[str, Operation]:
+        """Every operation of these services, by name."""
+        return {
+            **self.tenants.operations(),
+            **self.principals.operations(),
+            **self.grant_service.operations(),
+            **self.keys.operations(),
+            **self.tokenization.operations(),
+            **self.secrets.operations(),
+            **self.audit_service.operations(),
+        }
+
+
+def build_services(store: Store, root: RootKey, clock: Callable[[], float]) -> Services:
+    """Build the services over a migrated store.
+
+    Args:
+        store: Opened with `root.row_keys()`.
+        root: The unsealed root key.
+        clock: Epoch seconds.
+    """
+    audit = Audit(clock)
+    grants = Grants(audit)
+    hasher = ApiKeyHasher(root.api_key_hash_key())
+    principals = PrincipalService(hasher, grants, audit, clock)
+    ring = KeyRing(clock)
+    keymanager = KeyManager(ring, grants, audit, clock)
+    return Services(
+        store=store,
+        clock=clock,
+        audit=audit,
+        audit_service=AuditService(audit, grants),
+        grants=grants,
+        grant_service=GrantService(grants, audit, clock),
+        identity=Identity(hasher),
+        principals=principals,
+        tenants=TenantService(principals, grants, audit, clock),
+        keymanager=keymanager,
+        keys=KeyService(
+            ring=ring,
+            manager=keymanager,
+            grants=grants,
+            audit=audit,
+            deployment_key=root.deployment_key,
+            clock=clock,
+        ),
+        tokenization=TokenizationService(Vault(), grants, audit, clock),
+        secrets=Secrets(grants, audit, clock),
+        replay=ReplayGuard(clock),
+        idempotency=Idempotency(clock),
+    )
+
+
+def bootstrap(services: Services) -> str:
+    """Create the system tenant; returns the API key of its operator, which is shown this once.
+
+    Raises:
+        ConfigurationError: This store has it already.
+    """
+    with services.store.begin() as tx:
+        return services.tenants.bootstrap(tx)

@@ -1,0 +1,106 @@
+"""Secret blobs: AES-256-GCM under keys of the tenant, bound to the row they stand in (PROTOCOL 7).
+
+Each tenant has a random KEK, wrapped under a root-derived key. Every table gets a key of its own from
+it, so destroying one tenant's KEK destroys all that is secret of that tenant, and of nobody else.
+
+Opened KEKs are remembered under the wrapped bytes they came from, which are read from the store each
+time: a rolled-back, replaced or destroyed KEK is never served from memory.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from cloister.errors import UnavailableError
+from cloister.secret import Secret
+from cloister_host.store.rows import RowKeys, Table, TamperedError, row_binding
+
+if TYPE_CHECKING:
+    from cloister_host.store.tx import Tx
+
+__all__ = ["BlobKey", "Blobs"]
+
+KEK_BYTES: Final = 32
+NONCE_BYTES: Final = 12
+CACHED_KEKS: Final = 4096
+
+
+class TenantKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Content of a `tenant_keys` row; the KEK itself is its blob."""
+
+    generation: int
+
+
+TENANT_KEYS: Final = Table("tenant_keys", TenantKey, "tenant key")
+_KEK_ID: Final = "kek"
+
+
+@dataclass(frozen=True, slots=True)
+class BlobKey:
+    """The key of one tenant for one table."""
+
+    deployment: str
+    tenant: str
+    table: str
+    _aead: AESGCM
+
+    def seal(self, row_id: str, version: int, plaintext: bytes) -> bytes:
+        """Encrypt the secret part of one version of one row."""
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._aead.encrypt(nonce, plaintext, self._aad(row_id, version))
+
+    def open(self, row_id: str, version: int, blob: bytes) -> bytes:
+        """Decrypt it again.
+
+        Raises:
+            TamperedError: It was changed, or belongs to another row, version, tenant or deployment.
+        """
+        try:
+            return self._aead.decrypt(blob[:NONCE_BYTES], blob[NONCE_BYTES:], self._aad(row_id, version))
+        except (InvalidTag, ValueError):
+            raise TamperedError(self.table) from None
+
+    def _aad(self, row_id: str, version: int) -> bytes:
+        return row_binding(self.deployment, self.tenant, self.table, row_id, version)
+
+
+class Blobs:
+    """The tenants' KEKs, and the blob keys derived from them."""
+
+    def __init__(self, keys: RowKeys) -> None:
+        self._deployment = keys.deployment
+        self._root = BlobKey(keys.deployment, "", TENANT_KEYS.name, AESGCM(keys.tenant_wrap.reveal()))
+        self._derive = lru_cache(maxsize=CACHED_KEKS)(self._derive_uncached)
+
+    def create_kek(self, tx: Tx, tenant: str) -> None:
+        """Draw and store the KEK of a new tenant."""
+        wrapped = self._root.seal(f"{tenant}/{_KEK_ID}", 1, os.urandom(KEK_BYTES))
+        tx.insert(TENANT_KEYS, tenant, _KEK_ID, TenantKey(generation=1), blob=wrapped)
+
+    def key(self, tx: Tx, tenant: str, table: str) -> BlobKey:
+        """The key for the blobs of one table of one tenant."""
+        return BlobKey(self._deployment, tenant, table, AESGCM(self._purpose(tx, tenant, f"blob.{table}")))
+
+    def derive(self, tx: Tx, tenant: str, purpose: str) -> Secret:
+        """A key of the tenant for one purpose other than blobs, such as a keyed hash."""
+        return Secret(self._purpose(tx, tenant, f"derived.{purpose}"))
+
+    def _purpose(self, tx: Tx, tenant: str, label: str) -> bytes:
+        row = tx.get(TENANT_KEYS, tenant, _KEK_ID)
+        if row is None or row.blob is None:
+            raise UnavailableError("the tenant's keys are not here", retryable=False)
+        return self._derive(tenant, row.blob, label)
+
+    def _derive_uncached(self, tenant: str, wrapped: bytes, label: str) -> bytes:
+        kek = self._root.open(f"{tenant}/{_KEK_ID}", 1, wrapped)
+        info = f"cloister.tenant.{label}.v1".encode()
+        return HKDFExpand(algorithm=SHA256(), length=32, info=info).derive(kek)

@@ -1,0 +1,69 @@
+"""The door to the store: transactions over protected rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cloister_host.store.blobs import Blobs
+from cloister_host.store.database import Database
+from cloister_host.store.rows import RowKeys
+from cloister_host.store.tx import Tx
+
+__all__ = ["Store"]
+
+
+class Store:
+    """What the host remembers, authenticated and encrypted under keys of the root.
+
+    Args:
+        database: The database, or its URL.
+        row_keys: From `RootKey.row_keys()`.
+    """
+
+    def __init__(self, database: Database | str, row_keys: RowKeys) -> None:
+        self._database = Database(database) if isinstance(database, str) else database
+        self._keys = row_keys
+        self._blobs = Blobs(row_keys)
+
+    @property
+    def kind(self) -> str:
+        """`sqlite` or `postgresql`, as the attested configuration names it."""
+        return self._database.kind
+
+    @property
+    def deployment(self) -> str:
+        """Name of the deployment whose rows these are."""
+        return self._keys.deployment
+
+    def migrate(self) -> None:
+        """Bring the schema up to date (see `Database.migrate`)."""
+        self._database.migrate()
+
+    @contextmanager
+    def begin(self) -> Iterator[Tx]:
+        """One write transaction.
+
+        An exception undoes it all; then what was registered with `Tx.on_rollback` is done in a
+        transaction of its own. If that fails, its error is raised instead: a refusal that cannot be
+        recorded must not pass for one that was.
+
+        Raises:
+            UnavailableError: The database cannot be reached, is busy, or undid the transaction.
+        """
+        tx: Tx | None = None
+        try:
+            with self._database.begin() as connection:
+                tx = Tx(connection, self._keys, self._blobs)
+                yield tx
+        except BaseException:
+            if tx is not None and tx.rollback_actions:
+                with self._database.begin() as connection:
+                    aftermath = Tx(connection, self._keys, self._blobs)
+                    for action in tx.rollback_actions:
+                        action(aftermath)
+            raise
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._database.close()

@@ -1,0 +1,107 @@
+"""Create the root key once, and unseal it at every start (PROTOCOL 4).
+
+The sealed root stands in the store. Its environment is sealed with it, so that nobody can carry a root
+born in hardware into a simulation, or the other way round.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from sqlalchemy import text
+
+from cloister.errors import ConfigurationError
+from cloister.jose import b64url_decode, b64url_encode
+from cloister.secret import Secret
+from cloister_host.keymanager.root import Environment, RootKey
+from cloister_host.store import Database
+from cloister_host.store.canonical import canonical
+from cloister_host.unseal import Unseal
+
+__all__ = ["create_root", "unseal_root"]
+
+_INSERT: Final = text(
+    "INSERT INTO roots (generation, provider, sealed) VALUES (1, :provider, :sealed)"
+    " ON CONFLICT (generation) DO NOTHING"
+)
+_SELECT: Final = text("SELECT provider, sealed FROM roots WHERE generation = 1")
+
+
+class _Sealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is sealed: the root key and where it was generated."""
+
+    environment: Environment
+    key: str
+
+
+def create_root(
+    database: Database, unseal: Unseal, environment: Environment, *, accept_file_unseal: bool
+) -> RootKey:
+    """Generate the root key of a new deployment, and keep it sealed.
+
+    Args:
+        database: A migrated database.
+        unseal: Who seals it.
+        environment: What the attester says this machine is.
+        accept_file_unseal: Use the provider `file` outside a simulation. It is attested, and refused
+            by production policies.
+
+    Raises:
+        ConfigurationError: There is a root key already, or the provider is not accepted here.
+    """
+    _check_provider(unseal, environment, accept_file_unseal=accept_file_unseal)
+    root = RootKey.generate(environment)
+    document = canonical(_Sealed(environment=environment, key=b64url_encode(root.reveal())))
+    with database.begin() as connection:
+        values = {"provider": unseal.name, "sealed": unseal.wrap(document)}
+        if connection.execute(_INSERT, values).rowcount != 1:
+            raise ConfigurationError(
+                "this store has a root key already", hint="start the host, or choose another store"
+            )
+    return root
+
+
+def unseal_root(
+    database: Database, unseal: Unseal, environment: Environment, *, accept_file_unseal: bool
+) -> RootKey:
+    """Unseal the root key.
+
+    Args:
+        database: A migrated database.
+        unseal: The provider that sealed it.
+        environment: What the attester says this machine is.
+        accept_file_unseal: See `create_root`.
+
+    Raises:
+        ConfigurationError: There is no root key, another provider sealed it, it was generated in
+            another environment, or the provider is not accepted here.
+        UnavailableError: The provider cannot answer now.
+    """
+    _check_provider(unseal, environment, accept_file_unseal=accept_file_unseal)
+    with database.begin() as connection:
+        found = connection.execute(_SELECT).first()
+    if found is None:
+        raise ConfigurationError("this store has no root key", hint="run `cloister host init` first")
+    provider, sealed = found
+    if provider != unseal.name:
+        raise ConfigurationError(f"the root key was sealed by the provider {provider}")
+    try:
+        opened = msgspec.json.decode(unseal.unwrap(bytes(sealed)), type=_Sealed)
+        root = RootKey(Secret(b64url_decode(opened.key)), opened.environment)
+    except (msgspec.MsgspecError, ValueError):
+        raise ConfigurationError("the sealed root key is malformed") from None
+    if root.environment != environment:
+        raise ConfigurationError(
+            f"this root key was generated in the environment {root.environment!r}, and this is another",
+            hint="initialise a deployment of its own here",
+        )
+    return root
+
+
+def _check_provider(unseal: Unseal, environment: Environment, *, accept_file_unseal: bool) -> None:
+    if unseal.name == "file" and environment != "simulated" and not accept_file_unseal:
+        raise ConfigurationError(
+            "the unseal provider `file` is for simulations",
+            hint="use a provider in hardware, or accept `file` by name",
+        )
