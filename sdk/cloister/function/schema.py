@@ -21,7 +21,7 @@ from typing import Any, Final, Union, get_args, get_origin, get_type_hints, is_t
 
 from cloister.errors import ConfigurationError
 
-__all__ = ["allows_null", "describe_type", "is_text"]
+__all__ = ["allows_null", "describe_type", "fits", "is_text"]
 
 _SIMPLE: Final[dict[object, dict[str, Any]]] = {
     str: {"type": "string"},
@@ -38,6 +38,15 @@ _SIMPLE: Final[dict[object, dict[str, Any]]] = {
     object: {},
 }
 _MAX_DEPTH: Final = 16
+_JSON_TYPES: Final[dict[str, Any]] = {
+    "string": str,
+    "integer": int,
+    "number": int | float,
+    "boolean": bool,
+    "null": type(None),
+    "array": list,
+    "object": dict,
+}
 
 
 def describe_type(annotation: Any, *, depth: int = 0) -> dict[str, Any]:  # noqa: PLR0911 - one return per form
@@ -79,6 +88,29 @@ def allows_null(schema: Mapping[str, Any]) -> bool:
 def is_text(schema: Mapping[str, Any]) -> bool:
     """Whether a described type is plain `str`."""
     return schema == _SIMPLE[str]
+
+
+def fits(schema: Mapping[str, Any], value: object) -> bool:  # noqa: PLR0911 - one return per form
+    """Whether a value, as JSON (or bytes), is of a described type. String formats are not looked into."""
+    if "anyOf" in schema:
+        return any(fits(member, value) for member in schema["anyOf"])
+    if "enum" in schema:
+        return any(type(value) is type(member) and value == member for member in schema["enum"])
+    expected = _JSON_TYPES.get(schema.get("type", ""), object)
+    if "contentEncoding" in schema:
+        expected = str | bytes
+    if not isinstance(value, expected) or (isinstance(value, bool) and expected not in {bool, object}):
+        return False
+    if isinstance(value, list) and "items" in schema:
+        return all(fits(schema["items"], item) for item in value)
+    if isinstance(value, dict) and "additionalProperties" in schema:
+        return all(fits(schema["additionalProperties"], item) for item in value.values())
+    if isinstance(value, dict) and "properties" in schema:
+        known = schema["properties"].items()
+        return all(name in value for name in schema["required"]) and all(
+            fits(member, value[name]) for name, member in known if name in value
+        )
+    return True
 
 
 def _describe_class(cls: type, *, depth: int) -> dict[str, Any]:

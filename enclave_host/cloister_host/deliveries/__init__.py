@@ -1,0 +1,1 @@
+"""Deliveries: results on their way to another application, at least once, proven (PROTOCOL 9)."""

@@ -1,0 +1,182 @@
+"""What host and worker say to each other: length-capped, typed msgpack frames on a socketpair.
+
+The worker end is in the hands of tenant code. The host reads frames of the types below and no others,
+within a size and a deadline, and whatever else arrives ends the worker.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+__all__ = [
+    "MAX_FRAME_BYTES",
+    "Answer",
+    "Ask",
+    "Call",
+    "Channel",
+    "ChannelError",
+    "DeadlineError",
+    "Failed",
+    "Load",
+    "Loaded",
+    "Refusal",
+    "Returned",
+]
+
+MAX_FRAME_BYTES: Final = 32 << 20
+_LENGTH: Final = struct.Struct(">I")
+_CHUNK: Final = 1 << 18
+
+FrameT = TypeVar("FrameT")
+
+
+class ChannelError(Exception):
+    """The other end is gone, or does not keep to the frames."""
+
+
+class DeadlineError(ChannelError):
+    """The other end did not answer in time."""
+
+
+class Load(msgspec.Struct, frozen=True, tag="load", array_like=True):
+    """To the worker: import this code and say what it declares."""
+
+    entrypoint: str
+    settings: dict[str, str]
+
+
+class Call(msgspec.Struct, frozen=True, tag="call", array_like=True):
+    """To the worker: run the function on these inputs, by parameter name."""
+
+    inputs: dict[str, Any]
+
+
+class Answer(msgspec.Struct, frozen=True, tag="answer", array_like=True):
+    """To the worker: what an origin answered."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Refusal(msgspec.Struct, frozen=True, tag="refusal", array_like=True):
+    """To the worker: why an origin was not asked, or gave no usable answer."""
+
+    code: str
+    message: str
+    hint: str
+
+
+class Loaded(msgspec.Struct, frozen=True, tag="loaded", array_like=True, forbid_unknown_fields=True):
+    """From the worker: the manifest that the code itself declares."""
+
+    manifest: bytes
+
+
+class Ask(msgspec.Struct, frozen=True, tag="ask", array_like=True, forbid_unknown_fields=True):
+    """From the worker: ask a declared origin, named by parameter."""
+
+    origin: str
+    method: str
+    path: str
+    params: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+
+
+class Returned(msgspec.Struct, frozen=True, tag="returned", array_like=True, forbid_unknown_fields=True):
+    """From the worker: what the function returned, not yet checked against its output class."""
+
+    value: Any
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed", array_like=True, forbid_unknown_fields=True):
+    """From the worker: the class name of what was raised. Its text stays inside."""
+
+    error: str
+
+
+ToWorker = Load | Call | Answer | Refusal
+FromWorker = Loaded | Ask | Returned | Failed
+
+
+class Channel:
+    """One end of the socketpair.
+
+    Args:
+        connection: A connected stream socket; the channel owns it.
+        receives: Union of the frame types that may arrive.
+    """
+
+    def __init__(self, connection: socket.socket, receives: Any) -> None:
+        self._connection = connection
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(receives)
+
+    def send(self, frame: msgspec.Struct, *, deadline: float | None = None) -> None:
+        """Send one frame; `deadline` is on the monotonic clock, None waits for ever.
+
+        Raises:
+            ChannelError: The frame is too large or the other end is gone.
+            DeadlineError: The other end does not read.
+        """
+        encoded = self._encoder.encode(frame)
+        if len(encoded) > MAX_FRAME_BYTES:
+            raise ChannelError("the frame is too large")
+        try:
+            self._limit(deadline)
+            # sendall's timeout spans the whole call.
+            self._connection.sendall(_LENGTH.pack(len(encoded)) + encoded)
+        except TimeoutError:
+            raise DeadlineError("the other end does not read") from None
+        except OSError:
+            raise ChannelError("the other end is gone") from None
+
+    def receive(self, *, deadline: float | None = None) -> Any:
+        """Receive one frame.
+
+        Raises:
+            ChannelError: The other end is gone, or what it sent is too large or no known frame.
+            DeadlineError: Nothing complete came in time.
+        """
+        (length,) = _LENGTH.unpack(self._read(_LENGTH.size, deadline))
+        if length > MAX_FRAME_BYTES:
+            raise ChannelError("the frame is too large")
+        try:
+            return self._decoder.decode(self._read(length, deadline))
+        except (msgspec.MsgspecError, RecursionError, ValueError, OverflowError):
+            raise ChannelError("no known frame") from None
+
+    def close(self) -> None:
+        """Close this end."""
+        self._connection.close()
+
+    def _read(self, length: int, deadline: float | None) -> bytearray:
+        # Grows as bytes arrive: announcing a large frame costs the sender, not the reader.
+        received = bytearray()
+        try:
+            while len(received) < length:
+                self._limit(deadline)
+                chunk = self._connection.recv(min(length - len(received), _CHUNK))
+                if not chunk:
+                    raise ChannelError("the other end is gone")
+                received += chunk
+        except TimeoutError:
+            raise DeadlineError("no answer in time") from None
+        except OSError:
+            raise ChannelError("the other end is gone") from None
+        return received
+
+    def _limit(self, deadline: float | None) -> None:
+        if deadline is None:
+            self._connection.settimeout(None)
+            return
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise DeadlineError("no answer in time")
+        self._connection.settimeout(remaining)

@@ -1,0 +1,267 @@
+"""One invocation: authorise and open, run without a transaction, release and remember in another.
+
+What the caller gets, the tokens behind it, the delivery it sets off, the audit entry and the answer to a
+repeated request are written together or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import rfc8785
+
+from cloister.envelope import Sealed
+from cloister.errors import CloisterError, FunctionError, OpenError
+from cloister.function.manifest import Manifest
+from cloister.jose import b64url_encode
+from cloister.receipts import Receipt
+from cloister_host.audit import Audit, Outcome
+from cloister_host.deliveries.outbox import Outbox
+from cloister_host.egress import Egress, EgressDoor
+from cloister_host.functions.messages import BatchInvoked, Invoke, Invoked, RowError
+from cloister_host.functions.ports import Act, ReceiptIssuer
+from cloister_host.functions.registry import Registry, Resolved
+from cloister_host.functions.release import Release, kids
+from cloister_host.functions.rows import Rows
+from cloister_host.functions.sandbox import Job
+from cloister_host.functions.workers import Pool, WorkerKey
+from cloister_host.identity.caller import Caller
+from cloister_host.keymanager.manager import KeyManager
+from cloister_host.policy import Grants
+from cloister_host.secrets import Secrets, SecretValue
+from cloister_host.store import Tx
+
+__all__ = ["Invocation"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    """What the first transaction found."""
+
+    caller: Caller
+    function: Caller
+    resolved: Resolved
+    rows: Rows = field(repr=False)
+    secrets: Mapping[str, SecretValue] = field(repr=False)
+    kids: set[str]
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.resolved.manifest
+
+    @property
+    def resource(self) -> str:
+        return f"function/{self.resolved.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ran:
+    """What the worker said, and how the run went."""
+
+    returned: Any = field(repr=False)
+    door: EgressDoor
+    milliseconds: int
+
+
+class Invocation:
+    """Runs confidential functions for callers with the right `invoke`."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        pool: Pool,
+        grants: Grants,
+        audit: Audit,
+        keys: KeyManager,
+        secrets: Secrets,
+        release: Release,
+        egress: Egress,
+        outbox: Outbox,
+        receipts: ReceiptIssuer,
+    ) -> None:
+        self._registry = registry
+        self._pool = pool
+        self._grants = grants
+        self._audit = audit
+        self._keys = keys
+        self._secrets = secrets
+        self._release = release
+        self._egress = egress
+        self._outbox = outbox
+        self._receipts = receipts
+
+    def invoke(self, caller: Caller, request: Invoke, act: Act) -> Invoked | BatchInvoked:
+        """Call a function once, or on a batch of rows.
+
+        Raises:
+            DeniedError: The caller may not invoke it, or its digest lacks a grant it needs.
+            ConfigurationError: There is no such function, or the inputs do not fit it.
+            OpenError: A sealed input did not open (of a batch: that row has the error).
+            FunctionError: The function failed, or its result is not in its output class.
+            LimitError: It took too long or too much memory.
+            UnavailableError: An origin it needs did not answer, or every worker is busy.
+        """
+        with act.begin() as tx:
+            prepared = self._prepare(tx, caller, request)
+        try:
+            ran = self._run(prepared, act)
+            with act.begin() as tx:
+                result = self._finish(tx, prepared, ran)
+                act.finish(tx, result)
+        except CloisterError as error:
+            self._record_failure(prepared, error, act)
+            raise
+        if prepared.manifest.delivery is not None:
+            self._outbox.wake()
+        return result
+
+    def _prepare(self, tx: Tx, caller: Caller, request: Invoke) -> _Prepared:
+        # (1) May the caller invoke it? Asked first, so that a refusal tells nothing about what exists.
+        name = request.function.partition("@")[0]
+        self._grants.require(tx, caller, "invoke", f"function/{name}")
+        resolved = self._registry.resolve(tx, caller.tenant, request.function)
+        # (2) Has this very code every right it needs?
+        manifest, function = resolved.manifest, caller.as_function(resolved.digest)
+        for need in manifest.needs:
+            self._grants.require(tx, function, need.action, need.resource)
+        # (3) Inputs as declared, sealed ones opened under the one key that is named for them.
+        rows = Rows.gather(manifest, request)
+        used = self._open(tx, function, rows)
+        names = {secret for rule in manifest.egress.values() for secret in rule.secrets.values()}
+        prepared = _Prepared(
+            caller=caller,
+            function=function,
+            resolved=resolved,
+            rows=rows,
+            secrets={secret: self._secrets.read(tx, function, secret) for secret in sorted(names)},
+            kids=used,
+        )
+        # (4) Effects outside the store are announced before they can happen.
+        if manifest.egress:
+            self._record(tx, prepared, "intent")
+        return prepared
+
+    def _open(self, tx: Tx, function: Caller, rows: Rows) -> set[str]:
+        used: set[str] = set()
+        for given in rows.manifest.inputs:
+            if given.sealed is None:
+                continue
+            column = rows.sealed(given)
+            texts = [value if isinstance(value, str) else "" for value in column]
+            contexts = rows.context(given.sealed.context)
+            opened = self._keys.open_values(tx, function, given.sealed.key, texts, contexts)
+            if given.sealed.authenticated:
+                opened = [
+                    value if isinstance(value, OpenError) or Sealed(text).alg == "A256KW" else OpenError()
+                    for text, value in zip(texts, opened, strict=True)
+                ]
+            used |= kids(
+                [t for t, value in zip(texts, opened, strict=True) if not isinstance(value, OpenError)]
+            )
+            rows.replace(given, opened)
+            if not rows.manifest.batch and rows.errors:
+                raise _row_failure(rows.errors[0], given.name)
+        return used
+
+    def _run(self, prepared: _Prepared, act: Act) -> _Ran:
+        resolved, tenant = prepared.resolved, prepared.caller.tenant
+        door = self._egress.door(
+            tenant=tenant, digest=resolved.digest, rules=prepared.manifest.egress, secrets=prepared.secrets
+        )
+        if prepared.manifest.batch and not prepared.rows.live:
+            return _Ran(returned=[], door=door, milliseconds=0)
+
+        def load() -> tuple[Job, Manifest]:
+            with act.begin() as tx:
+                bundle = self._registry.bundle(tx, tenant, resolved.name, resolved.digest)
+            return Job.of(tenant, bundle), bundle.manifest
+
+        key = WorkerKey(tenant, resolved.digest, prepared.caller.principal)
+        with self._pool.worker(key, load) as worker:
+            started = time.monotonic()
+            returned = worker.call(prepared.rows.inputs(), door)
+            milliseconds = int((time.monotonic() - started) * 1000)
+        return _Ran(returned=returned, door=door, milliseconds=milliseconds)
+
+    def _finish(self, tx: Tx, prepared: _Prepared, ran: _Ran) -> Invoked | BatchInvoked:
+        rows, manifest = prepared.rows, prepared.manifest
+        released = self._release.column(tx, prepared.function, rows, ran.returned)
+        receipt = self._receipt(prepared, ran, released)
+        self._record(tx, prepared, "done", receipt=receipt.id, rows=rows.count, failed=len(rows.errors))
+        if manifest.batch:
+            values: list[Any] = [None] * rows.count
+            for index, value in zip(rows.live, released, strict=True):
+                values[index] = value
+            return BatchInvoked(
+                values=values,
+                output=manifest.output.kind,
+                errors={str(index): RowError(code=code) for index, code in rows.errors.items()},
+                receipt=receipt.to_json(),
+            )
+        delivery_id = None
+        if manifest.delivery is not None:
+            delivery_id = self._outbox.add(
+                tx, prepared.function, prepared.resolved.name, manifest.delivery, released[0]
+            )
+        return Invoked(
+            value=released[0],
+            output=manifest.output.kind,
+            receipt=receipt.to_json(),
+            delivery_id=delivery_id,
+        )
+
+    def _receipt(self, prepared: _Prepared, ran: _Ran, released: Sequence[Any]) -> Receipt:
+        """Names and digests for everyone; what could be guessed only salted."""
+        rows, manifest = prepared.rows, prepared.manifest
+        result = released if manifest.batch else released[0]
+        sealed = released if manifest.output.kind == "sealed" else ()
+        return self._receipts.issue_receipt(
+            {
+                "tenant": prepared.caller.tenant,
+                "function": prepared.resolved.name,
+                "function_digest": prepared.resolved.digest,
+                "kids": sorted(prepared.kids | kids(sealed)),
+                "output": manifest.output.kind,
+                "sandbox": self._pool.sandbox.level,
+                "sandbox_layers": list(self._pool.sandbox.layers),
+            },
+            {
+                "context": {name: _one(values, manifest) for name, values in rows.contexts.items()},
+                "egress": [asdict(record) for record in ran.door.records],
+                "milliseconds": ran.milliseconds,
+                "principal": prepared.caller.principal,
+                "result_digest": b64url_encode(hashlib.sha256(rfc8785.dumps(result)).digest()),
+                "rows": {"count": rows.count, "failed": len(rows.errors)},
+            },
+        )
+
+    def _record(self, tx: Tx, prepared: _Prepared, outcome: Outcome, **detail: str | int) -> None:
+        self._audit.record(
+            tx,
+            prepared.caller,
+            act="function.invoke",
+            resource=prepared.resource,
+            outcome=outcome,
+            detail={"digest": prepared.resolved.digest, **detail},
+        )
+
+    def _record_failure(self, prepared: _Prepared, error: CloisterError, act: Act) -> None:
+        # With egress nobody knows what an origin did before the failure.
+        outcome: Outcome = "unknown" if prepared.manifest.egress else "failed"
+        with act.begin() as tx:
+            self._record(tx, prepared, outcome, error=error.code)
+
+
+def _row_failure(code: str, name: str) -> CloisterError:
+    if code == OpenError.code:
+        return OpenError()
+    return FunctionError(f"the input {name} is not of its declared type", hint="see the function's manifest")
+
+
+def _one(values: Sequence[Any], manifest: Manifest) -> Any:
+    return list(values) if manifest.batch else values[0]

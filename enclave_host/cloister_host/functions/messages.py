@@ -1,0 +1,137 @@
+"""What the operations on functions take and give."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, UnsetType, field
+
+from cloister.function.bundle import MAX_BUNDLE_BYTES
+from cloister_host.operations import Name, Request, Result
+
+__all__ = [
+    "Alias",
+    "BatchInvoked",
+    "Deploy",
+    "Deployed",
+    "Disable",
+    "FunctionInfo",
+    "FunctionList",
+    "GrantNeeded",
+    "Invoke",
+    "Invoked",
+    "RowError",
+    "VersionInfo",
+]
+
+MAX_ROWS = 50_000
+MAX_CONTEXT_CHARS = 1024
+
+# Base64 takes four characters for three bytes.
+BundleText = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+\Z", max_length=MAX_BUNDLE_BYTES * 4 // 3 + 4)]
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z", max_length=64)]
+Reference = Annotated[
+    str, Meta(pattern=r"^[a-z][a-z0-9-]{0,62}@([a-z][a-z0-9-]{0,62}|[0-9a-f]{64})\Z", max_length=128)
+]
+Identifier = Annotated[str, Meta(max_length=128)]
+ContextText = Annotated[str, Meta(max_length=MAX_CONTEXT_CHARS)]
+Column = Annotated[list[Any], Meta(max_length=MAX_ROWS)]
+ContextColumn = Annotated[list[ContextText | None], Meta(max_length=MAX_ROWS)]
+
+
+class Deploy(Request, frozen=True):
+    """A bundle, base64url, and the alias that shall point to it."""
+
+    bundle: BundleText
+    alias: Name | None = None
+
+
+class GrantNeeded(Result, frozen=True):
+    """One grant that the digest needs before it can be invoked; the principal is `function:<digest>`."""
+
+    action: str
+    resource: str
+
+
+class Deployed(Result, frozen=True):
+    """What was deployed, and the grants it needs."""
+
+    name: str
+    digest: str
+    alias: str | None
+    needs: list[GrantNeeded]
+
+
+class Alias(Request, frozen=True):
+    """Points an alias of a function to one of its deployed digests."""
+
+    function: Name
+    alias: Name
+    digest: Digest
+
+
+class Disable(Request, frozen=True):
+    """Stops a function at once, or lets it run again."""
+
+    function: Name
+    disabled: bool = True
+
+
+class VersionInfo(Result, frozen=True):
+    """One deployed bundle."""
+
+    digest: str
+    deployed_by: str
+    deployed_at: int
+    needs: list[GrantNeeded]
+
+
+class FunctionInfo(Result, frozen=True):
+    """One function: where its aliases point, and the bundles deployed under its name."""
+
+    name: str
+    disabled: bool
+    aliases: dict[str, str]
+    versions: list[VersionInfo]
+
+
+class FunctionList(Result, frozen=True):
+    """One page of functions; `next` continues it, and is empty at the end."""
+
+    functions: list[FunctionInfo]
+    next: str
+
+
+class Invoke(Request, frozen=True):
+    """One call: `inputs` by parameter name, or for a batch function `columns` of equal length."""
+
+    function: Reference
+    inputs: Annotated[dict[Identifier, Any], Meta(max_length=64)] | UnsetType = UNSET
+    columns: Annotated[dict[Identifier, Column], Meta(max_length=64)] | UnsetType = UNSET
+    context: Annotated[dict[Identifier, ContextText | ContextColumn], Meta(max_length=64)] = field(
+        default_factory=dict
+    )
+
+
+class Invoked(Result, frozen=True):
+    """What was let out: `output` names the class of `value`."""
+
+    value: Any
+    output: str
+    receipt: dict[str, Any]
+    delivery_id: str | None = None
+
+
+class RowError(Result, frozen=True):
+    """Why a row has no value."""
+
+    code: str
+
+
+class BatchInvoked(Result, frozen=True):
+    """One value a row, in order; null where the row was null or has an error (by its index, as text)."""
+
+    values: list[Any]
+    output: str
+    errors: dict[str, RowError]
+    receipt: dict[str, Any]

@@ -1,0 +1,109 @@
+"""Everything that runs confidential functions, built over the host's services."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from cloister_host.deliveries.dispatcher import DeliverySigner, Dispatcher, Schedule
+from cloister_host.deliveries.outbox import Outbox
+from cloister_host.deliveries.service import DeliveryService
+from cloister_host.egress import Egress, EgressSettings
+from cloister_host.functions.invocation import Invocation
+from cloister_host.functions.ports import ReceiptIssuer
+from cloister_host.functions.registry import Registry
+from cloister_host.functions.release import Release
+from cloister_host.functions.sandbox import Sandbox
+from cloister_host.functions.service import FunctionService
+from cloister_host.functions.workers import Pool
+from cloister_host.operations import Operation
+from cloister_host.services import Services
+
+__all__ = ["FunctionParts", "Signer", "build_functions"]
+
+
+class Signer(ReceiptIssuer, DeliverySigner, Protocol):
+    """Signs what leaves the host: receipts and deliveries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionParts:
+    """Functions, their egress and their deliveries; `start` before the first request, `close` at the end."""
+
+    functions: FunctionService
+    deliveries: DeliveryService
+    dispatcher: Dispatcher
+    pool: Pool
+    egress: Egress
+
+    def operations(self) -> Mapping[str, Operation]:
+        """Every operation of these services, by name."""
+        return {**self.functions.operations(), **self.deliveries.operations()}
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        self.dispatcher.start()
+
+    def close(self) -> None:
+        """Stop delivering, end every worker, close every connection."""
+        self.dispatcher.close()
+        self.pool.close()
+        self.egress.close()
+
+
+def build_functions(
+    services: Services,
+    *,
+    signer: Signer,
+    sandbox: Sandbox,
+    egress: EgressSettings,
+    schedule: Schedule | None = None,
+) -> FunctionParts:
+    """Build the parts.
+
+    Args:
+        services: The host's services.
+        signer: Signs receipts and deliveries.
+        sandbox: Where tenant code runs; closed with the parts.
+        egress: Trust and development switches of connections to the outside.
+        schedule: When deliveries are tried again.
+    """
+    pool = Pool(sandbox)
+    way_out = Egress(egress)
+    outbox = Outbox(services.clock)
+    registry = Registry()
+    invocation = Invocation(
+        registry=registry,
+        pool=pool,
+        grants=services.grants,
+        audit=services.audit,
+        keys=services.keymanager,
+        secrets=services.secrets,
+        release=Release(services.keymanager, services.tokenization),
+        egress=way_out,
+        outbox=outbox,
+        receipts=signer,
+    )
+    return FunctionParts(
+        functions=FunctionService(
+            registry=registry,
+            invocation=invocation,
+            pool=pool,
+            grants=services.grants,
+            audit=services.audit,
+            clock=services.clock,
+        ),
+        deliveries=DeliveryService(outbox, services.grants, services.audit),
+        dispatcher=Dispatcher(
+            begin=services.store.begin,
+            outbox=outbox,
+            egress=way_out,
+            signer=signer,
+            grants=services.grants,
+            audit=services.audit,
+            schedule=schedule,
+        ),
+        pool=pool,
+        egress=way_out,
+    )

@@ -1,0 +1,34 @@
+"""What the functions need from the rest of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import msgspec
+
+from cloister.receipts import Receipt
+from cloister_host.store import Tx
+
+__all__ = ["Act", "ReceiptIssuer"]
+
+
+class Act(Protocol):
+    """A staged operation in progress: transactions with work outside the store between them."""
+
+    def begin(self) -> AbstractContextManager[Tx]:
+        """One transaction."""
+        ...
+
+    def finish(self, tx: Tx, result: msgspec.Struct) -> None:
+        """Remember the result for a repetition of the request, in the transaction of its effect."""
+        ...
+
+
+class ReceiptIssuer(Protocol):
+    """Signs receipts; what is disclosed is salted and digested."""
+
+    def issue_receipt(self, claims: Mapping[str, Any], disclosures: Mapping[str, Any]) -> Receipt:
+        """Sign one receipt."""
+        ...

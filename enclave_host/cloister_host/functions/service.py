@@ -1,0 +1,140 @@
+"""Deploying and managing functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from cloister.errors import ConfigurationError
+from cloister.function.bundle import Bundle, read_bundle
+from cloister.jose import b64url_decode
+from cloister_host.audit import Audit
+from cloister_host.functions.invocation import Invocation
+from cloister_host.functions.messages import (
+    Alias,
+    Deploy,
+    Deployed,
+    Disable,
+    FunctionList,
+    GrantNeeded,
+    Invoke,
+)
+from cloister_host.functions.ports import Act
+from cloister_host.functions.registry import Registry
+from cloister_host.functions.sandbox import Job
+from cloister_host.functions.workers import Pool, WorkerKey
+from cloister_host.identity.caller import Caller
+from cloister_host.operations import Operation, Page
+from cloister_host.policy import Grants
+from cloister_host.store import Tx
+
+__all__ = ["FunctionService"]
+
+
+class FunctionService:
+    """The functions of the caller's tenant."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        invocation: Invocation,
+        pool: Pool,
+        grants: Grants,
+        audit: Audit,
+        clock: Callable[[], float],
+    ) -> None:
+        self._registry = registry
+        self._invocation = invocation
+        self._pool = pool
+        self._grants = grants
+        self._audit = audit
+        self._clock = clock
+
+    def operations(self) -> Mapping[str, Operation]:
+        """What this service answers."""
+        return {
+            "function.deploy": Operation(Deploy, self.deploy, effect=True, staged=True),
+            "function.alias": Operation(Alias, self.alias, effect=True),
+            "function.disable": Operation(Disable, self.disable, effect=True),
+            "function.list": Operation(Page, self.list, effect=False),
+            "function.invoke": Operation(Invoke, self._invocation.invoke, effect=True, staged=True),
+        }
+
+    def deploy(self, caller: Caller, request: Deploy, act: Act) -> Deployed:
+        """Register a bundle, after its code has been loaded once in the sandbox and its manifest compared.
+
+        A new digest has no rights until it is granted some.
+
+        Raises:
+            ConfigurationError: The bundle is not valid.
+            FunctionError: The code does not load or declares something else than the manifest.
+        """
+        bundle = _read(request.bundle)
+        name = bundle.manifest.name
+        with act.begin() as tx:
+            self._require(tx, caller, name, request.alias)
+        key = WorkerKey(caller.tenant, bundle.digest, "")
+        with self._pool.worker(key, lambda: (Job.of(caller.tenant, bundle), bundle.manifest)) as worker:
+            worker.retire()
+        with act.begin() as tx:
+            self._require(tx, caller, name, request.alias)
+            self._registry.add(tx, caller, bundle, at=int(self._clock()))
+            if request.alias is not None:
+                self._registry.point(tx, caller.tenant, name, request.alias, bundle.digest)
+            self._record(tx, caller, "function.deploy", name, digest=bundle.digest, alias=request.alias or "")
+            result = Deployed(
+                name=name,
+                digest=bundle.digest,
+                alias=request.alias,
+                needs=[GrantNeeded(action=n.action, resource=n.resource) for n in bundle.manifest.needs],
+            )
+            act.finish(tx, result)
+        return result
+
+    def alias(self, caller: Caller, request: Alias, tx: Tx) -> Alias:
+        """Point an alias to another deployed digest: how traffic moves forward and back."""
+        self._grants.require(tx, caller, "function.manage", f"function/{request.function}")
+        before = self._registry.point(tx, caller.tenant, request.function, request.alias, request.digest)
+        self._record(
+            tx,
+            caller,
+            "function.alias",
+            request.function,
+            alias=request.alias,
+            digest=request.digest,
+            before=before,
+        )
+        return request
+
+    def disable(self, caller: Caller, request: Disable, tx: Tx) -> Disable:
+        """Stop a function at once, or let it run again."""
+        self._grants.require(tx, caller, "function.manage", f"function/{request.function}")
+        self._registry.set_disabled(tx, caller.tenant, request.function, disabled=request.disabled)
+        self._record(tx, caller, "function.disable", request.function, disabled=int(request.disabled))
+        return request
+
+    def list(self, caller: Caller, request: Page, tx: Tx) -> FunctionList:
+        """List functions with their aliases and bundles."""
+        self._grants.require(tx, caller, "function.manage", "function/*")
+        found = self._registry.list(tx, caller.tenant, after=request.after, limit=request.limit)
+        self._audit.record(tx, caller, act="function.list", resource="function/*")
+        return FunctionList(functions=found, next=found[-1].name if len(found) == request.limit else "")
+
+    def _require(self, tx: Tx, caller: Caller, name: str, alias: str | None) -> None:
+        self._grants.require(tx, caller, "function.deploy", f"function/{name}")
+        if alias is not None:
+            # Moving traffic is another right than bringing code.
+            self._grants.require(tx, caller, "function.manage", f"function/{name}")
+
+    def _record(self, tx: Tx, caller: Caller, act: str, name: str, **detail: str | int) -> None:
+        self._audit.record(tx, caller, act=act, resource=f"function/{name}", detail=detail)
+
+
+def _read(encoded: str) -> Bundle:
+    try:
+        data = b64url_decode(encoded)
+    except ValueError:
+        raise ConfigurationError(
+            "the bundle is not base64url", hint="deploy it with `cloister function deploy`"
+        ) from None
+    return read_bundle(data)
