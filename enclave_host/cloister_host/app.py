@@ -17,12 +17,25 @@ from starlette.applications import Starlette
 import cloister
 from cloister_host.attester import Attester
 from cloister_host.attester.simulated import SimulatedAttester
+from cloister_host.deliveries.dispatcher import Dispatcher as DeliveryDispatcher
+from cloister_host.deliveries.outbox import Outbox
+from cloister_host.deliveries.service import DeliveryService
+from cloister_host.egress import Egress
+from cloister_host.egress.settings import EgressSettings
+from cloister_host.functions.invocation import Invocation
+from cloister_host.functions.registry import Registry
+from cloister_host.functions.release import Release
+from cloister_host.functions.sandbox import Sandbox
+from cloister_host.functions.sandbox.process import ProcessSandbox
+from cloister_host.functions.service import FunctionService
+from cloister_host.functions.workers import Pool
 from cloister_host.http.description import describe
 from cloister_host.http.dispatch import Dispatcher
 from cloister_host.http.endpoints import Endpoints
 from cloister_host.http.metrics import Metrics
 from cloister_host.keymanager.root import Environment
 from cloister_host.keysets import KeysetManager
+from cloister_host.operations import Operation
 from cloister_host.services import Services, bootstrap, build_services
 from cloister_host.settings import HostSettings
 from cloister_host.store import Database, Store
@@ -72,6 +85,9 @@ def build(settings: HostSettings, *, clock: Callable[[], float] = time.time) -> 
         ConfigurationError: The state is missing, or of another environment.
     """
     with ExitStack() as stack:
+        # The sandbox first: nothing that it starts may ever have shared memory with a key.
+        sandbox = ProcessSandbox()
+        stack.callback(sandbox.close)
         image = measurement()
         attester = SimulatedAttester(image, clock=clock)
         database = Database(settings.database_url)
@@ -80,12 +96,17 @@ def build(settings: HostSettings, *, clock: Callable[[], float] = time.time) -> 
         unseal = FileUnseal(settings.unseal_key)
         root = unseal_root(database, unseal, ENVIRONMENT, accept_file_unseal=False)
         services = build_services(Store(database, root.row_keys()), root, clock)
+        egress_settings = EgressSettings(
+            trust_anchors=b"".join(path.read_bytes() for path in settings.egress_trust_anchors),
+            allow_private_addresses=settings.egress_allow_private_addresses,
+        )
         config = {
             "version": cloister.__version__,
             "store": database.kind,
             "unseal": unseal.name,
             "root": {"environment": root.environment, "origin": "generated"},
-            "debug": [],
+            "sandbox": {"level": sandbox.level, "layers": list(sandbox.layers)},
+            "debug": list(egress_settings.debug_switches),
         }
         keysets = KeysetManager(
             deployment_key=root.deployment_key,
@@ -94,16 +115,18 @@ def build(settings: HostSettings, *, clock: Callable[[], float] = time.time) -> 
             holders=({"format": attester.format, "measurements": {"measurement": image}, "minimum": {}},),
             clock=clock,
         )
-        operations = services.operations()
+        functions = stack.enter_context(_functions(services, keysets, sandbox, egress_settings))
+        operations = {**services.operations(), **functions.operations}
         metrics = Metrics()
 
         def facts() -> Mapping[str, Any]:
             with services.store.begin():
                 keyset = keysets.keyset()
-            return {"status": "ready", "deployment": keyset.deployment, "configuration": keyset.config}
+            return {"status": "ready", "deployment": keyset.deployment, **keyset.config}
 
         @asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+            functions.deliveries.start()
             yield
 
         endpoints = Endpoints(
@@ -125,6 +148,63 @@ def build(settings: HostSettings, *, clock: Callable[[], float] = time.time) -> 
             deployment=keysets.keyset().deployment,
             measurement=image,
             facts=facts,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Functions:
+    """Confidential functions and what they set off."""
+
+    operations: Mapping[str, Operation]
+    deliveries: DeliveryDispatcher
+
+
+@contextmanager
+def _functions(
+    services: Services, keysets: KeysetManager, sandbox: Sandbox, egress_settings: EgressSettings
+) -> Iterator[_Functions]:
+    with ExitStack() as stack:
+        egress = Egress(egress_settings)
+        stack.callback(egress.close)
+        outbox = Outbox(services.clock)
+        deliveries = DeliveryDispatcher(
+            begin=services.store.begin,
+            outbox=outbox,
+            egress=egress,
+            signer=keysets,
+            grants=services.grants,
+            audit=services.audit,
+        )
+        stack.callback(deliveries.close)
+        pool = Pool(sandbox)
+        stack.callback(pool.close)
+        registry = Registry()
+        invocation = Invocation(
+            registry=registry,
+            pool=pool,
+            grants=services.grants,
+            audit=services.audit,
+            keys=services.keymanager,
+            secrets=services.secrets,
+            release=Release(services.keymanager, services.tokenization),
+            egress=egress,
+            outbox=outbox,
+            receipts=keysets,
+        )
+        service = FunctionService(
+            registry=registry,
+            invocation=invocation,
+            pool=pool,
+            grants=services.grants,
+            audit=services.audit,
+            clock=services.clock,
+        )
+        yield _Functions(
+            operations={
+                **service.operations(),
+                **DeliveryService(outbox, services.grants, services.audit).operations(),
+            },
+            deliveries=deliveries,
         )
 
 

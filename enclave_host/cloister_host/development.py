@@ -30,6 +30,7 @@ def policy_text(host: Host) -> str:
         "store": config["store"],
         "debug": config["debug"],
         "root.environment": config["root"]["environment"],
+        "sandbox.level": config["sandbox"]["level"],
     }
     lines = [
         "# Which enclave host clients accept; see docs/attestation.md.",
