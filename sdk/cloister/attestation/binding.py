@@ -6,15 +6,17 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Mapping
+from typing import Final
 
 from cloister.attestation.evidence import AuthenticEvidence, Format
 from cloister.errors import EvidenceError
 
 __all__ = ["NONCE_FIELDS", "report_data", "require_binding", "require_nonce"]
 
-MAX_NONCE_BYTES = 64
+REPORT_DATA_BYTES: Final = 64
+MAX_NONCE_BYTES: Final = 1024
 
-NONCE_FIELDS: Mapping[Format, str] = {
+NONCE_FIELDS: Final[Mapping[Format, str]] = {
     Format.NITRO: "nonce",
     Format.NITRO_TPM: "nonce",
     Format.SEV_SNP: "report_data",
@@ -67,10 +69,11 @@ def require_nonce(evidence: AuthenticEvidence, nonce: bytes) -> None:
     Raises:
         EvidenceError: The nonce is empty or too long, absent from the evidence, or another.
     """
-    if not 0 < len(nonce) <= MAX_NONCE_BYTES and not (nonce and evidence.format is Format.NITRO):
-        raise EvidenceError("nonce: it cannot be carried by this format", hint="use 1 to 64 bytes")
     field = NONCE_FIELDS[evidence.format]
-    expected = nonce.ljust(MAX_NONCE_BYTES, b"\0") if field == "report_data" else nonce
+    limit = REPORT_DATA_BYTES if field == "report_data" else MAX_NONCE_BYTES
+    if not 0 < len(nonce) <= limit:
+        raise EvidenceError("nonce: it cannot be carried by this format", hint=f"use 1 to {limit} bytes")
+    expected = nonce.ljust(REPORT_DATA_BYTES, b"\0") if field == "report_data" else nonce
     _require_field(evidence, field, expected)
 
 

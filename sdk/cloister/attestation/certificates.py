@@ -202,7 +202,8 @@ def _require_leaf(_policy: Policy, _certificate: x509.Certificate, extension: An
 
 
 def _require_signs_documents(_policy: Policy, _certificate: x509.Certificate, extension: Any) -> None:
-    if not extension.digital_signature:
+    # Without the extension a key is not restricted (RFC 5280 section 4.2.1.3).
+    if extension is not None and not extension.digital_signature:
         raise ValueError("may not sign documents")
 
 
@@ -214,7 +215,7 @@ _CA_POLICY: Final = (
 _LEAF_POLICY: Final = (
     ExtensionPolicy.permit_all()
     .may_be_present(x509.BasicConstraints, Criticality.AGNOSTIC, _require_leaf)
-    .require_present(x509.KeyUsage, Criticality.AGNOSTIC, _require_signs_documents)
+    .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _require_signs_documents)
 )
 
 

@@ -108,24 +108,29 @@ def amd_path(
         EvidenceError: There is none of the known form that is valid at this time.
     """
     require_valid_at(leaf, at, "chip certificate")
-    for ask in untrusted:
-        if ask.subject != leaf.issuer:
-            continue
-        for ark in anchors:
-            if ark.subject != ask.issuer or not _issued(ark, ark) or not _issued(ask, ark):
-                continue
-            if not _issued(leaf, ask):
-                raise EvidenceError(
-                    "chip certificate: not signed by AMD's intermediate (step: authenticate)",
-                    hint="it was altered; fetch it again from AMD KDS",
-                )
+    candidates = [
+        (ask, ark)
+        for ask in untrusted
+        for ark in anchors
+        if ask.subject == leaf.issuer
+        and ark.subject == ask.issuer
+        and _issued(ark, ark)
+        and _issued(ask, ark)
+    ]
+    if not candidates:
+        raise EvidenceError(
+            "chip certificate: it reaches no AMD root (step: authenticate)",
+            hint="pass AMD's ASK or ASVK certificate too, if the product is newer than this client",
+        )
+    for ask, ark in candidates:
+        if _issued(leaf, ask):
             _require_form(leaf, ask, ark)
             require_valid_at(ask, at, "AMD intermediate certificate")
             require_valid_at(ark, at, "AMD root certificate")
             return Path(chain=(leaf, ask, ark))
     raise EvidenceError(
-        "chip certificate: it reaches no AMD root (step: authenticate)",
-        hint="pass AMD's ASK or ASVK certificate too, if the product is newer than this client",
+        "chip certificate: not signed by AMD's intermediate (step: authenticate)",
+        hint="it was altered; fetch it again from AMD KDS",
     )
 
 

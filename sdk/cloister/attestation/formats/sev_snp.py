@@ -246,7 +246,8 @@ def _authenticate_with(
     at: datetime,
 ) -> AuthenticEvidence:
     # (3) It leads to AMD's root of its product line.
-    path = amd_path(leaf, (*certificates, *amd_intermediates()), trusted.certificates, at=at)
+    untrusted = (*certificates, *amd_intermediates(), *trusted.certificates)
+    path = amd_path(leaf, untrusted, trusted.certificates, at=at)
     chip = ChipCertificate.parse(leaf)
     root_name = common_name(path.chain[-1])
     if trusted.environment == "hardware" and root_name != f"ARK-{chip.product}":

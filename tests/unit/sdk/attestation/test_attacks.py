@@ -294,6 +294,15 @@ def test_a_chip_certificate_of_the_wrong_form_is_refused(turin: AmdIssuer, chip:
         check_snp(turin, turin.report(), turin.chip(tcb=TURIN_TCB, hardware_id=CHIP, **chip))
 
 
+def test_a_second_intermediate_of_the_same_name_does_not_hide_the_right_one(turin: AmdIssuer) -> None:
+    renewed = make.certificate(
+        "SEV-Turin", turin.ark_key, (turin.ark, turin.ark_key), authority=True, pss=True
+    )
+    chip = turin.chip(tcb=TURIN_TCB, hardware_id=CHIP)
+    support = [der(renewed), chip, der(turin.ask)]
+    assert check_snp(turin, turin.report(), chip, endorsements=support).environment == "test"
+
+
 def test_amd_names_under_a_foreign_root_are_refused(turin: AmdIssuer) -> None:
     chip = turin.chip(tcb=TURIN_TCB, hardware_id=CHIP)
     with pytest.raises(EvidenceError, match="no AMD root"):
