@@ -94,7 +94,7 @@ def build_services(store: Store, root: RootKey, clock: Callable[[], float]) -> S
             deployment_key=root.deployment_key,
             clock=clock,
         ),
-        tokenization=TokenizationService(Vault(), grants, audit, clock),
+        tokenization=TokenizationService(Vault(clock), grants, audit, clock),
         secrets=Secrets(grants, audit, clock),
         replay=ReplayGuard(clock),
         idempotency=Idempotency(clock),

@@ -28,6 +28,8 @@ ACTIONS: Final = {
     "policy.manage": "policy",
     "tokenize": "policy",
     "detokenize": "policy",
+    "detokenize-masked": "policy",
+    "retokenize": "policy",
     "secret.manage": "secret",
     "use-secret": "secret",
     "function.deploy": "function",
@@ -45,7 +47,7 @@ _NEVER_FAAS: Final = frozenset(
 )
 # A confidential function works on declared inputs and outputs, and on nothing else.
 _FUNCTION_ONLY: Final = frozenset({"use-in-function", "egress", "deliver", "use-secret"})
-_FUNCTION: Final = _FUNCTION_ONLY | {"seal", "tokenize", "detokenize"}
+_FUNCTION: Final = _FUNCTION_ONLY | {"seal", "tokenize", "retokenize", "detokenize", "detokenize-masked"}
 
 _NAME: Final = r"[a-z][a-z0-9-]{0,62}"
 _RESOURCES: Final = {

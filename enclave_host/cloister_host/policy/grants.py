@@ -54,13 +54,17 @@ class Grants:
             DeniedError: There is no such grant, or none can be given to this kind of subject. It is
                 the same whether the resource exists or not.
         """
+        if not self.holds(tx, caller, action, resource):
+            self.deny(tx, caller, action, resource)
+
+    def holds(self, tx: Tx, caller: Caller, action: str, resource: str) -> bool:
+        """Whether there is such a grant, for acts that several grants allow; arguments as in `require`."""
         assert action in ACTIONS, "an action of the program is missing from the table"
         # The kind is checked at use too: a grant may be older than the rule, or the database edited.
-        if not forbidden_to(caller.kind, action):
-            ids = [grant_id(caller.principal, action, covered) for covered in matching_resources(resource)]
-            if tx.get_many(GRANTS, caller.tenant, ids):
-                return
-        self.deny(tx, caller, action, resource)
+        if forbidden_to(caller.kind, action):
+            return False
+        ids = [grant_id(caller.principal, action, covered) for covered in matching_resources(resource)]
+        return bool(tx.get_many(GRANTS, caller.tenant, ids))
 
     def deny(self, tx: Tx, caller: Caller, action: str, resource: str) -> NoReturn:
         """Refuse, whatever was granted; for rules that stand above grants.

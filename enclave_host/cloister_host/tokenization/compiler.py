@@ -32,7 +32,7 @@ from cloister_host.tokenization.formats import (
     uuid_format,
 )
 from cloister_host.tokenization.plans import Ff1Plan, HashPlan, Plan, RedactPlan, TokenForm, VaultPlan
-from cloister_host.tokenization.policies import MAX_SYMBOLS, PlanName, PolicyDocument
+from cloister_host.tokenization.policies import MAX_SYMBOLS, Limits, PlanName, PolicyDocument
 from cloister_host.tokenization.shapes import Preserve, Shape
 from cloister_host.tokenization.views import ViewTable
 
@@ -48,6 +48,8 @@ _SERIAL_DIGITS: Final = 4  # of a social security number
 _E164_DIGITS: Final = (8, 15)  # ITU-T E.164 allows 15; shorter than 8 is no subscriber's number
 _IBAN_SYMBOLS: Final = (11, 30)  # of the account, from Norway's to the longest allowed
 _EMAIL_SYMBOLS: Final = (4, 64)  # RFC 5321, section 4.5.3.1.1; under 4, 62**3 is too few
+
+_PIN_LIMITS: Final = Limits(per_minute=60, per_day=1_000)
 
 _OPTIONS: Final = {  # what else each type reads
     None: frozenset({"alphabet", "length"}),
@@ -79,8 +81,8 @@ class CompiledPolicy:
     Attributes:
         plan: What is done to values.
         views: Who is shown how much of them.
-        domain: How many tokens the shortest value may have, and the logarithm of the chance to guess.
-        arithmetic: The same as text, as refusals show it.
+        domain: How many tokens the shortest value may have.
+        arithmetic: The same as text, with the reckoning.
     """
 
     document: PolicyDocument
@@ -88,6 +90,11 @@ class CompiledPolicy:
     views: ViewTable
     domain: int
     arithmetic: str
+
+    @property
+    def limits(self) -> Limits:
+        """How much a principal may have detokenized."""
+        return self.document.limits or (_PIN_LIMITS if self.document.type == "pin" else Limits())
 
 
 def compile_policy(document: PolicyDocument) -> CompiledPolicy:
@@ -219,14 +226,21 @@ def _check_options(document: PolicyDocument) -> None:
 
 def _token_form(document: PolicyDocument) -> TokenForm | None:
     if document.token is not None:
-        return TokenForm(_alphabet(document.token.alphabet), document.token.length)
+        return _form(document.token.alphabet, document.token.length)
     if document.type is None and document.alphabet is not None:
         if document.plan == "ff1":
             return None
         if document.length is None:
             raise ConfigurationError("tokens with an alphabet need a length")
-        return TokenForm(_alphabet(document.alphabet), document.length)
+        return _form(document.alphabet, document.length)
     return None
+
+
+def _form(alphabet: str, length: int) -> TokenForm:
+    symbols = _alphabet(alphabet)
+    if not symbols.isprintable() or " " in symbols:
+        raise ConfigurationError("the symbols of tokens are printable, and no space is among them")
+    return TokenForm(symbols, length)
 
 
 def _format(document: PolicyDocument) -> Format | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta
 
 from cloister_host.operations import Name, Request, Result
+from cloister_host.tokenization.policies import Label, PolicyDocument
 
 __all__ = [
     "MAX_BATCH",
@@ -14,82 +15,149 @@ __all__ = [
     "PolicyCreate",
     "PolicyInfo",
     "PolicyList",
+    "PolicyRotate",
+    "Retokenize",
+    "Revoke",
+    "Revoked",
     "Tokenize",
     "Tokens",
     "Values",
 ]
 
 MAX_BATCH = 10_000
-MAX_VALUE_CHARS = 4096
-MAX_TOKEN_CHARS = 64
+MAX_CHARS = 4096  # of a value or a token
 
-Value = Annotated[str, Meta(min_length=1, max_length=MAX_VALUE_CHARS)]
-Token = Annotated[str, Meta(max_length=MAX_TOKEN_CHARS)]
+Value = Annotated[str, Meta(min_length=1, max_length=MAX_CHARS)]
+Token = Annotated[str, Meta(max_length=MAX_CHARS)]
+ValueColumn = Annotated[list[Value], Meta(min_length=1, max_length=MAX_BATCH)]
+TokenColumn = Annotated[list[Token], Meta(min_length=1, max_length=MAX_BATCH)]
+Tweaks = Annotated[list[Annotated[str, Meta(max_length=256)]], Meta(max_length=MAX_BATCH)]
+References = Annotated[list[Annotated[str, Meta(max_length=128)]], Meta(max_length=MAX_BATCH)]
+KeyVersion = Annotated[int, Meta(ge=1)]
 
 
-class PolicyCreate(Request):
-    """A policy of the plan `vault`: random tokens, values encrypted at rest.
-
-    Attributes:
-        alphabet: `digits`, `lowercase`, `uppercase`, `letters`, `alphanumeric` or `hex`; or the
-            characters themselves.
-        length: Characters of a token.
-        deterministic: Whether a value keeps one token. Then equal values show as equal tokens.
-    """
+class PolicyCreate(PolicyDocument, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A policy and its name; see `policies.PolicyDocument`."""
 
     policy: Name
-    plan: Literal["vault"]
-    alphabet: Annotated[str, Meta(min_length=2, max_length=256)]
-    length: Annotated[int, Meta(ge=1, le=MAX_TOKEN_CHARS)]
-    deterministic: bool = False
 
 
-class PolicyInfo(Result):
-    """One policy."""
+class PolicyRotate(Request, frozen=True):
+    """Names the policy that gets a new key version."""
+
+    policy: Name
+
+
+class PolicyInfo(Result, frozen=True):
+    """One policy, and the arithmetic that found it safe."""
 
     policy: str
     plan: str
-    alphabet: str
-    length: int
-    deterministic: bool
+    document: PolicyDocument
+    arithmetic: str
+    key_version: int
     created_at: int
 
 
-class PolicyList(Result):
+class PolicyList(Result, frozen=True):
     """One page of policies; `next` continues it, and is empty at the end."""
 
     policies: list[PolicyInfo]
     next: str
 
 
-class Tokenize(Request):
-    """Values to be replaced by tokens."""
+class Tokenize(Request, frozen=True):
+    """Values to be replaced by tokens.
+
+    Attributes:
+        tweaks: One a value, where the policy wants them.
+        references: One a value, given back as they are.
+        partial: Whether values that do not fit are errors of their own, and not of the whole.
+    """
 
     policy: Name
-    values: Annotated[list[Value], Meta(min_length=1, max_length=MAX_BATCH)]
+    values: ValueColumn
+    tweaks: Tweaks | None = None
+    references: References | None = None
+    partial: bool = False
 
     def __repr__(self) -> str:
         return f"Tokenize(policy={self.policy!r}, {len(self.values)} values)"
 
 
-class Tokens(Result):
-    """One token a value, in their order."""
+class Tokens(Result, frozen=True):
+    """One token a value, in their order; null where `errors` has a code by the value's index.
 
-    tokens: list[str]
+    Attributes:
+        key_version: What `token.detokenize` needs after a rotation.
+    """
+
+    tokens: list[str | None]
+    errors: dict[str, str]
+    key_version: int
+    references: list[str] | None = None
+
+    def __repr__(self) -> str:
+        return f"Tokens({len(self.tokens)} tokens)"
 
 
-class Detokenize(Request):
-    """Tokens whose values are wanted."""
+class Detokenize(Request, frozen=True):
+    """Tokens whose values are wanted.
+
+    Attributes:
+        key_version: The one that made them; the current one if it is not given.
+        purpose: What for; it is recorded.
+    """
 
     policy: Name
-    tokens: Annotated[list[Token], Meta(min_length=1, max_length=MAX_BATCH)]
+    tokens: TokenColumn
+    tweaks: Tweaks | None = None
+    references: References | None = None
+    key_version: KeyVersion | None = None
+    purpose: Label | None = None
+
+    def __repr__(self) -> str:
+        return f"Detokenize(policy={self.policy!r}, {len(self.tokens)} tokens)"
 
 
-class Values(Result):
-    """One value a token, null where there is none; `errors` has the code by the token's index."""
+class Values(Result, frozen=True):
+    """One value a token, as far as the caller may see it; null where `errors` has a code by index.
+
+    Attributes:
+        show: `plain`, `masked` or `redacted`.
+    """
 
     values: list[str | None]
     errors: dict[str, str]
+    show: str
+    references: list[str] | None = None
 
     def __repr__(self) -> str:
         return f"Values({len(self.values)} values)"
+
+
+class Retokenize(Request, frozen=True):
+    """Tokens to be moved to the current key version, or to the policy `to`."""
+
+    policy: Name
+    tokens: TokenColumn
+    to: Name | None = None
+    tweaks: Tweaks | None = None
+    references: References | None = None
+    key_version: KeyVersion | None = None
+
+    def __repr__(self) -> str:
+        return f"Retokenize(policy={self.policy!r}, {len(self.tokens)} tokens)"
+
+
+class Revoke(Request, frozen=True):
+    """Vault tokens that must stand for nothing any more."""
+
+    policy: Name
+    tokens: TokenColumn
+
+
+class Revoked(Result, frozen=True):
+    """How many of them stood for something."""
+
+    revoked: int

@@ -70,8 +70,8 @@ class ViewRule(_Part, frozen=True, kw_only=True):
 class Limits(_Part, frozen=True, kw_only=True):
     """How many values one principal may have detokenized."""
 
-    per_minute: Rate = 600
-    per_day: Rate = 10_000
+    per_minute: Rate = 10_000
+    per_day: Rate = 100_000
 
 
 class PolicyDocument(_Part, frozen=True, kw_only=True):
@@ -99,7 +99,7 @@ class PolicyDocument(_Part, frozen=True, kw_only=True):
         ttl_seconds: How long vault tokens live.
         mask: What `redact` leaves of a value, and what `detokenize-masked` shows where no view says.
         views: Who sees how much. With any, whoever is not named is denied.
-        limits: Of detokenization, for each principal.
+        limits: Of detokenization, for each principal; for a `pin` the usual ones are far lower.
         purposes: What detokenization may be for. With any, a purpose must be given.
     """
 
@@ -123,5 +123,5 @@ class PolicyDocument(_Part, frozen=True, kw_only=True):
     ttl_seconds: Annotated[int, msgspec.Meta(ge=1, le=100 * 366 * 86_400)] | None = None
     mask: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
     views: Annotated[tuple[ViewRule, ...], msgspec.Meta(max_length=64)] = ()
-    limits: Limits = Limits()
+    limits: Limits | None = None
     purposes: Annotated[tuple[Label, ...], msgspec.Meta(max_length=64)] = ()

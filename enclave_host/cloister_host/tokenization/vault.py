@@ -7,8 +7,7 @@ why four-digit PINs go here and never through format-preserving encryption.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from sqlalchemy import bindparam, text
@@ -17,14 +16,16 @@ from cloister.errors import LimitError
 from cloister_host.store import TamperedError, Tx
 from cloister_host.store.blobs import BlobKey
 from cloister_host.store.canonical import utf8
-from cloister_host.tokenization.alphabet import TokenShape
+from cloister_host.tokenization.plans import VaultPlan
+from cloister_host.tokenization.registry import Policy
 
-__all__ = ["Vault", "VaultPlan"]
+__all__ = ["Vault"]
 
 MAX_DRAWS: Final = 16
 AT_ONCE: Final = 500
 MAX_VALUE_BYTES: Final = 16 * 1024
 PADDED_BYTES: Final = 32
+_EXPIRY_BYTES: Final = 8
 _TABLE: Final = "vault"
 _VERSION: Final = 1  # a token's value never changes
 
@@ -32,6 +33,7 @@ _INSERT: Final = text(
     "INSERT INTO vault (tenant, policy, token, value, lookup)"
     " VALUES (:tenant, :policy, :token, :value, :lookup)"
 )
+_DELETE: Final = text("DELETE FROM vault WHERE tenant = :tenant AND policy = :policy AND token = :token")
 _BY_TOKEN: Final = text(
     "SELECT token, value FROM vault WHERE tenant = :tenant AND policy = :policy AND token IN :wanted"
 ).bindparams(bindparam("wanted", expanding=True))
@@ -40,21 +42,18 @@ _BY_LOOKUP: Final = text(
 ).bindparams(bindparam("wanted", expanding=True))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VaultPlan:
-    """What a policy of the plan `vault` compiles to."""
-
-    tenant: str
-    policy: str
-    shape: TokenShape
-    deterministic: bool
-
-
 class Vault:
-    """Draws tokens and finds the values behind them. Rights are checked by `TokenizationService`."""
+    """Draws tokens and finds the values behind them. Rights are checked by `TokenizationService`.
 
-    def tokenize(self, tx: Tx, plan: VaultPlan, values: Sequence[str]) -> list[str]:
-        """Replace values by tokens, unique within tenant and policy.
+    Args:
+        clock: Epoch seconds, for tokens that expire.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+
+    def tokenize(self, tx: Tx, policy: Policy, values: Sequence[str]) -> list[str]:
+        """Replace values without fault by tokens, unique within tenant and policy.
 
         The transaction is the only writer (SQLite), or is undone on a conflict (PostgreSQL); together
         with the primary key no two values can get one token.
@@ -66,61 +65,74 @@ class Vault:
         encoded = [utf8(value) for value in values]
         if any(len(value) > MAX_VALUE_BYTES for value in encoded):
             raise LimitError(f"a value to tokenize has at most {MAX_VALUE_BYTES} bytes")
-        if not plan.deterministic:
-            return self._store(tx, plan, values, encoded, [None] * len(values))
-        key = tx.derived_key(plan.tenant, f"vault-lookup.{plan.policy}").reveal()
+        if not _plan(policy).deterministic:
+            return self._store(tx, policy, values, encoded, [None] * len(values))
+        key = tx.derived_key(policy.tenant, f"vault-lookup.{policy.name}").reveal()
         lookups = [hmac.digest(key, value, "sha256") for value in encoded]
-        known = self._known(tx, plan, dict(zip(lookups, encoded, strict=True)))
+        known = self._known(tx, policy, dict(zip(lookups, encoded, strict=True)))
         new = {lookup: i for i, lookup in enumerate(lookups) if lookup not in known}
         stored = self._store(
-            tx, plan, [values[i] for i in new.values()], [encoded[i] for i in new.values()], list(new)
+            tx, policy, [values[i] for i in new.values()], [encoded[i] for i in new.values()], list(new)
         )
         known.update(zip(new, stored, strict=True))
         return [known[lookup] for lookup in lookups]
 
-    def detokenize(self, tx: Tx, plan: VaultPlan, tokens: Sequence[str]) -> list[str | None]:
-        """Find the values behind tokens; None where there is none.
+    def detokenize(self, tx: Tx, policy: Policy, tokens: Sequence[str]) -> list[str | None]:
+        """Find the values behind tokens; None where there is none, or none any more.
 
         Raises:
             TamperedError: A stored value was changed, or belongs to another token.
         """
-        key = tx.blob_key(plan.tenant, _TABLE)
-        wanted = {token for token in tokens if plan.shape.fits(token)}
-        found = {
-            token: _unpad(key.open(_row_id(plan, token), _VERSION, value)).decode()
-            for token, value in self._select(tx, plan, _BY_TOKEN, list(wanted))
-        }
+        key = tx.blob_key(policy.tenant, _TABLE)
+        found: dict[str, str] = {}
+        for token, blob in self._select(tx, policy, _BY_TOKEN, list({*filter(_encodable, tokens)})):
+            value = self._open(key, policy, token, blob)
+            if value is not None:
+                found[token] = value.decode()
         return [found.get(token) for token in tokens]
 
-    def _known(self, tx: Tx, plan: VaultPlan, by_lookup: dict[bytes, bytes]) -> dict[bytes, str]:
+    def revoke(self, tx: Tx, policy: Policy, tokens: Sequence[str]) -> int:
+        """Delete tokens and the values behind them; tells how many there were."""
+        wanted = list({*filter(_encodable, tokens)})
+        present = [token for token, _ in self._select(tx, policy, _BY_TOKEN, wanted)]
+        self._delete(tx, policy, present)
+        return len(present)
+
+    def _known(self, tx: Tx, policy: Policy, by_lookup: dict[bytes, bytes]) -> dict[bytes, str]:
         """Tokens that values have already. The stored value is compared: the database could swap hashes."""
-        key = tx.blob_key(plan.tenant, _TABLE)
-        known = {}
-        for lookup, token, blob in self._select(tx, plan, _BY_LOOKUP, list(by_lookup)):
-            stored = _unpad(key.open(_row_id(plan, token), _VERSION, blob))
+        key = tx.blob_key(policy.tenant, _TABLE)
+        known, expired = {}, []
+        for lookup, token, blob in self._select(tx, policy, _BY_LOOKUP, list(by_lookup)):
+            stored = self._open(key, policy, token, blob)
+            if stored is None:
+                expired.append(token)
+                continue
             if not hmac.compare_digest(stored, by_lookup.get(lookup, b"")):
                 raise TamperedError(_TABLE)
             known[lookup] = token
+        self._delete(tx, policy, expired)
         return known
 
     def _store(
         self,
         tx: Tx,
-        plan: VaultPlan,
+        policy: Policy,
         values: Sequence[str],
         encoded: Sequence[bytes],
         lookups: Sequence[bytes | None],
     ) -> list[str]:
-        tokens = self._free_tokens(tx, plan, values)
-        key = tx.blob_key(plan.tenant, _TABLE)
+        tokens = self._free_tokens(tx, policy, values)
+        key = tx.blob_key(policy.tenant, _TABLE)
+        ttl = _plan(policy).ttl_seconds
+        expiry = (int(self._clock()) + ttl if ttl else 0).to_bytes(_EXPIRY_BYTES, "big")
         tx.execute_many(
             _INSERT,
             [
                 {
-                    "tenant": plan.tenant,
-                    "policy": plan.policy,
+                    "tenant": policy.tenant,
+                    "policy": policy.name,
                     "token": token,
-                    "value": _sealed(key, plan, token, value),
+                    "value": key.seal(_row_id(policy, token), _VERSION, _pad(expiry + value)),
                     "lookup": lookup,
                 }
                 for token, value, lookup in zip(tokens, encoded, lookups, strict=True)
@@ -128,31 +140,58 @@ class Vault:
         )
         return tokens
 
-    def _free_tokens(self, tx: Tx, plan: VaultPlan, values: Sequence[str]) -> list[str]:
+    def _free_tokens(self, tx: Tx, policy: Policy, values: Sequence[str]) -> list[str]:
         """One unused token a value, none equal to any value of the batch."""
-        avoided, tokens = set(values), dict[str, None]()
+        avoided, plan = set(values), _plan(policy)
+        tokens: dict[int, str] = {}
+        used: set[str] = set()
+        missing: Sequence[int] = range(len(values))
         for _ in range(MAX_DRAWS):
-            drawn = plan.shape.draw(len(values) - len(tokens)) - avoided - tokens.keys()
-            taken = {token for token, _ in self._select(tx, plan, _BY_TOKEN, list(drawn))}
-            tokens.update(dict.fromkeys(drawn - taken))
-            if len(tokens) == len(values):
-                return list(tokens)
+            drawn: dict[str, int] = {}
+            for place in missing:
+                token = plan.draw(values[place])
+                if token not in avoided and token not in used:
+                    drawn[token] = place
+            for token, _value in self._select(tx, policy, _BY_TOKEN, list(drawn)):
+                del drawn[token]
+            used.update(drawn)
+            tokens.update({place: token for token, place in drawn.items()})
+            missing = [place for place in missing if place not in tokens]
+            if not missing:
+                return [tokens[place] for place in range(len(values))]
         raise LimitError("the policy has hardly any tokens left", hint="make a policy with longer tokens")
 
-    def _select(self, tx: Tx, plan: VaultPlan, statement: Any, wanted: Sequence[Any]) -> Iterator[Any]:
+    def _select(self, tx: Tx, policy: Policy, statement: Any, wanted: Sequence[Any]) -> Iterator[Any]:
         for start in range(0, len(wanted), AT_ONCE):
             chunk = wanted[start : start + AT_ONCE]
-            names = {"tenant": plan.tenant, "policy": plan.policy}
+            names = {"tenant": policy.tenant, "policy": policy.name}
             yield from tx.execute(statement, {**names, "wanted": chunk})
 
+    def _delete(self, tx: Tx, policy: Policy, tokens: Sequence[str]) -> None:
+        names = {"tenant": policy.tenant, "policy": policy.name}
+        tx.execute_many(_DELETE, [{**names, "token": token} for token in tokens])
 
-def _row_id(plan: VaultPlan, token: str) -> str:
+    def _open(self, key: BlobKey, policy: Policy, token: str, blob: bytes) -> bytes | None:
+        """The value behind a token; None once it expired."""
+        opened = _unpad(key.open(_row_id(policy, token), _VERSION, blob))
+        expiry = int.from_bytes(opened[:_EXPIRY_BYTES], "big")
+        return None if expiry and self._clock() >= expiry else opened[_EXPIRY_BYTES:]
+
+
+def _plan(policy: Policy) -> VaultPlan:
+    plan = policy.compiled.plan
+    assert isinstance(plan, VaultPlan), "only vault policies come here"
+    return plan
+
+
+def _encodable(token: str) -> bool:
+    """Whether a database can be asked for it; JSON carries half surrogate pairs and NUL."""
+    return "\0" not in token and not any("\ud800" <= char <= "\udfff" for char in token)
+
+
+def _row_id(policy: Policy, token: str) -> str:
     # Policy names hold no slash.
-    return f"{plan.policy}/{token}"
-
-
-def _sealed(key: BlobKey, plan: VaultPlan, token: str, value: bytes) -> bytes:
-    return key.seal(_row_id(plan, token), _VERSION, _pad(value))
+    return f"{policy.name}/{token}"
 
 
 def _pad(value: bytes) -> bytes:
