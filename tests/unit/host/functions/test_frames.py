@@ -1,0 +1,111 @@
+"""The host's end of the channel against whatever tenant code sends."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloister_host.functions.frames import (
+    MAX_FRAME_BYTES,
+    Call,
+    Channel,
+    ChannelError,
+    DeadlineError,
+    FromWorker,
+    Returned,
+)
+
+
+def hear(sent: bytes) -> object:
+    """What the host makes of these bytes, after which the worker hangs up."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(sent)
+    channel = Channel(ours, FromWorker)
+    try:
+        return channel.receive(deadline=time.monotonic() + 5)
+    finally:
+        channel.close()
+
+
+def framed(payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload)) + payload
+
+
+def test_a_frame_arrives() -> None:
+    assert hear(framed(msgspec.msgpack.encode(Returned(True)))) == Returned(True)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"\x00\x00",
+        struct.pack(">I", MAX_FRAME_BYTES + 1),
+        struct.pack(">I", 10) + b"short",
+        framed(b""),
+        framed(msgspec.msgpack.encode(["returned"])),
+        framed(msgspec.msgpack.encode(["returned", 1, 2])),
+        framed(msgspec.msgpack.encode(["ask", "partner", "GET", 7, {}, {}, b""])),
+        framed(msgspec.msgpack.encode(["unknown", 1])),
+        framed(msgspec.msgpack.encode(Call({}))),
+        framed(b"\x92\xa8returned" + b"\x91" * 100_000),
+    ],
+    ids=[
+        "nothing",
+        "half a length",
+        "too large",
+        "cut off",
+        "empty",
+        "too few members",
+        "too many members",
+        "wrong type",
+        "unknown frame",
+        "the host's own frame",
+        "nested too deeply",
+    ],
+)
+def test_anything_but_a_whole_known_frame_is_refused(sent: bytes) -> None:
+    with pytest.raises(ChannelError):
+        hear(sent)
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_refused_or_a_frame(sent: bytes) -> None:
+    try:
+        heard = hear(framed(sent))
+    except ChannelError:
+        return
+    assert isinstance(heard, FromWorker)
+
+
+def test_silence_ends_at_the_deadline() -> None:
+    ours, theirs = socket.socketpair()
+    channel = Channel(ours, FromWorker)
+    with theirs, pytest.raises(DeadlineError):
+        channel.receive(deadline=time.monotonic() + 0.05)
+    channel.close()
+
+
+def test_a_frame_too_large_to_send_is_not_begun() -> None:
+    ours, theirs = socket.socketpair()
+    channel = Channel(ours, FromWorker)
+    with pytest.raises(ChannelError):
+        channel.send(Call({"value": bytes(MAX_FRAME_BYTES)}))
+    channel.close()
+    with theirs:
+        assert theirs.recv(1) == b""
+
+
+def test_a_worker_that_does_not_read_ends_at_the_deadline() -> None:
+    ours, theirs = socket.socketpair()
+    channel = Channel(ours, FromWorker)
+    with theirs, pytest.raises(DeadlineError):
+        channel.send(Call({"value": bytes(8 << 20)}), deadline=time.monotonic() + 0.05)
+    channel.close()
