@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from cloister.errors import CloisterError, ConfigurationError, DeniedError, LimitError
 from cloister_host.audit.entry import Entry
@@ -253,8 +255,6 @@ def test_a_clock_set_back_opens_no_new_budget(world: World, app: Caller) -> None
 
 
 def test_a_budget_edited_in_the_database_is_found(world: World, app: Caller) -> None:
-    from sqlalchemy import text
-
     world.policy("pins", PINS)
     world.call(app, "token.detokenize", policy="pins", tokens=["x"])
     with world.store.begin() as tx:
@@ -418,6 +418,70 @@ def test_vault_tokens_run_out_with_an_error_and_never_collide(world: World, app:
     assert len(tokens) >= 5000
     assert len(set(tokens)) == len(tokens)
     assert all(token.endswith("6-6789") for token in tokens)
+
+
+def test_threads_that_tokenize_one_value_at_once_get_one_token(world: World, app: Caller) -> None:
+    world.policy("pins", PINS, deterministic=True)
+    values = [f"{pin:04}" for pin in range(200)]
+
+    def work(_number: int) -> list[str | None]:
+        return list(world.call(app, "token.tokenize", policy="pins", values=values).tokens)
+
+    with ThreadPoolExecutor(8) as pool:
+        columns = list(pool.map(work, range(16)))
+    assert all(column == columns[0] for column in columns)
+    assert len(set(columns[0])) == len(values)
+
+
+def test_no_value_stands_in_the_database_in_the_clear(world: World, app: Caller, tmp_path: Path) -> None:
+    world.policy("v", {"plan": "vault"}, deterministic=True)
+    world.call(app, "token.tokenize", policy="v", values=["unmistakable-value"])
+    world.store.close()
+    stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"unmistakable" not in stored
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE vault SET value = (SELECT value FROM vault v WHERE v.token != vault.token)",
+        "UPDATE vault SET token = 'x' || token",
+    ],
+)
+def test_a_vault_row_changed_in_the_database_is_found(world: World, app: Caller, change: str) -> None:
+    world.policy("pins", PINS)
+    tokens = world.call(app, "token.tokenize", policy="pins", values=["1111", "2222"]).tokens
+    with world.store.begin() as tx:
+        tx.execute(text(change), {})
+    with pytest.raises(TamperedError):
+        world.call(app, "token.detokenize", policy="pins", tokens=[*tokens, *(f"x{t}" for t in tokens)])
+
+
+def test_look_up_hashes_swapped_in_the_database_are_found(world: World, app: Caller) -> None:
+    world.policy("pins", PINS, deterministic=True)
+    world.call(app, "token.tokenize", policy="pins", values=["1111", "2222"])
+    with world.store.begin() as tx:
+        first, second = tx.execute(text("SELECT token, lookup FROM vault"), {}).fetchall()
+        tx.execute(text("UPDATE vault SET lookup = NULL"), {})
+        swap = text("UPDATE vault SET lookup = :lookup WHERE token = :token")
+        tx.execute(swap, {"token": first.token, "lookup": second.lookup})
+        tx.execute(swap, {"token": second.token, "lookup": first.lookup})
+    with pytest.raises(TamperedError):
+        world.call(app, "token.tokenize", policy="pins", values=["1111"])
+
+
+def test_a_function_of_the_tenant_tokenizes_with_its_own_right(world: World, app: Caller) -> None:
+    world.policy("pins", PINS)
+    function = app.as_function("abc")
+    with world.store.begin() as tx, pytest.raises(DeniedError):
+        world.services.tokenization.tokenize(tx, function, "pins", ["4071"])
+    world.grant("function:abc", "tokenize")
+    with world.store.begin() as tx:
+        (token,) = world.services.tokenization.tokenize(tx, function, "pins", ["4071"])
+    assert world.call(app, "token.detokenize", policy="pins", tokens=[token]).values == ["4071"]
+    with world.store.begin() as tx, pytest.raises(ConfigurationError, match="do not fit") as caught:
+        world.services.tokenization.tokenize(tx, function, "pins", ["40x1"])
+    assert "40x1" not in str(caught.value)
 
 
 def test_policies_and_tenants_keep_their_tokens_apart(world: World, app: Caller) -> None:
