@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Process", "clean_environment"]
 
+STOP_SECONDS = 10.0
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")
 
 
@@ -90,12 +91,12 @@ class Process:
         self._popen.wait()
 
     def stop(self) -> None:
-        """Ask the program to end, insist after ten seconds."""
+        """Ask the program to end; kill it if it does not."""
         if self._output.closed:
             return
         self._popen.terminate()
         try:
-            self._popen.wait(10)
+            self._popen.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
         self._kept = self.output
