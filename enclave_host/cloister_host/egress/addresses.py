@@ -18,7 +18,7 @@ Resolve: TypeAlias = Callable[[str, float], Sequence[Address]]
 
 _MAX_ADDRESSES: Final = 16
 # Ranges that `is_global` lets pass: IPv6 addresses that stand for IPv4 ones (RFC 6052, 3056, 4380), old
-# site-local ones (RFC 3879), and the one public address at which a cloud serves its machines' secrets.
+# site-local ones (RFC 3879), and IPv4 ones at which clouds serve their machines' secrets (RFC 6890 2.2.2).
 _REFUSED: Final = tuple(
     ipaddress.ip_network(network)
     for network in (
@@ -31,6 +31,7 @@ _REFUSED: Final = tuple(
         "2002::/16",
         "fec0::/10",
         "168.63.129.16/32",
+        "192.0.0.0/24",
     )
 )
 

@@ -97,10 +97,15 @@ class CheckedStream(httpcore.NetworkStream):
         secured = self._stream.start_tls(
             ssl_context, server_hostname, _remaining(timeout, httpcore.ConnectTimeout)
         )
-        spki = _spki(secured.get_extra_info("ssl_object"))
-        if self._pins and not any(hmac.compare_digest(spki, pin) for pin in self._pins):
+        try:
+            spki = _spki(secured.get_extra_info("ssl_object"))
+            if self._pins and not any(hmac.compare_digest(spki, pin) for pin in self._pins):
+                raise DeniedError(
+                    "the origin shows another key than the pinned ones", hint="check spki_sha256"
+                )
+        except BaseException:
             secured.close()
-            raise DeniedError("the origin shows another key than the pinned ones", hint="check spki_sha256")
+            raise
         return CheckedStream(secured, self._pins, spki)
 
     def get_extra_info(self, info: str) -> Any:
@@ -109,7 +114,7 @@ class CheckedStream(httpcore.NetworkStream):
 
 
 def _spki(tls: ssl.SSLObject | ssl.SSLSocket) -> str:
-    certificate = tls.getpeercert(binary_form=True)
+    certificate = tls.getpeercert(True)  # noqa: FBT003 - the object takes no keyword
     assert certificate is not None, "TLS without a certificate"
     key = load_der_x509_certificate(certificate).public_key()
     return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
