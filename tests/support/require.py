@@ -16,7 +16,9 @@ from typing import NoReturn
 
 import pytest
 
-__all__ = ["binary", "missing", "module", "node", "python"]
+from local_cloud import install
+
+__all__ = ["azure_runtime", "azurite", "binary", "missing", "module", "node", "python"]
 
 
 def missing(what: str, *, install: str) -> NoReturn:
@@ -58,6 +60,24 @@ def python(version: str) -> Path:
         if found.returncode == 0 and re.match(rf"Python {re.escape(version)}\b", found.stdout):
             return candidate
     missing(f"Python {version}", install=f"install python{version}, from the system or with pyenv")
+
+
+def azurite() -> None:
+    """Azurite is installed, and a Node.js to run it."""
+    node()
+    if install.azurite_script() is None:
+        missing("Azurite", install="PYTHONPATH=examples python -m local_cloud.install azurite")
+
+
+def azure_runtime() -> Path:
+    """Path of the Python that has Microsoft's Functions runtime."""
+    found = install.azure_python()
+    if found is None:
+        missing(
+            "Microsoft's Functions runtime",
+            install="PYTHONPATH=examples python -m local_cloud.install azure, with Python 3.13 at hand",
+        )
+    return found
 
 
 def _pythons(version: str) -> list[Path]:
