@@ -109,7 +109,6 @@ def test_a_missing_intermediate_is_refused(nitro: NitroIssuer) -> None:
         {"members": {"certificate": ...}},
         {"cabundle": [b"not a certificate"]},
     ],
-    ids=str,
 )
 def test_a_well_signed_document_of_the_wrong_form_is_refused(
     nitro: NitroIssuer, changes: dict[str, Any]

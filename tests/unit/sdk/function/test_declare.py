@@ -165,7 +165,7 @@ def refuse(implementation: Any, match: str) -> None:
 
 def test_an_input_without_type_is_refused() -> None:
     @function("f", output=boolean())
-    def f(value) -> bool:  # type: ignore[no-untyped-def]  # noqa: ANN001 - the missing type is what is tested
+    def f(value) -> bool:  # type: ignore[no-untyped-def]
         return bool(value)
 
     refuse(f, "parameter value has no type")
@@ -181,7 +181,7 @@ def test_a_result_that_is_not_of_its_output_class_is_refused() -> None:
 
 def test_a_result_without_type_is_refused() -> None:
     @function("f", output=boolean())
-    def f(value: int):  # type: ignore[no-untyped-def]  # noqa: ANN202 - the missing type is what is tested
+    def f(value: int):  # type: ignore[no-untyped-def]
         return value > 1
 
     refuse(f, "no return type")
