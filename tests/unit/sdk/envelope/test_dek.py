@@ -19,7 +19,7 @@ from cloister.envelope import (
     recover_cek,
 )
 from cloister.errors import ConfigurationError, LimitError, OpenError
-from cloister.jose import b64url_decode, generate_key, wrap_key
+from cloister.jose import b64url_decode, b64url_encode, generate_key, wrap_key
 from cloister.secret import Secret
 
 KEY = generate_key("A256KW", kid="ssn.1")
@@ -167,6 +167,18 @@ def test_threads_together_keep_the_limit() -> None:
     finally:
         sys.setswitchinterval(interval)
     assert len(sealed) == 500
+
+
+def test_counting_waits_for_its_turn() -> None:
+    dek = Dek(data_key(), now=0)
+    thread = threading.Thread(target=dek.seal, args=("x",))
+    with dek._lock:
+        thread.start()
+        thread.join(0.1)
+        assert thread.is_alive()
+        assert dek._sealed.messages == 0
+    thread.join()
+    assert dek._sealed.messages == 1
 
 
 @pytest.mark.parametrize(
@@ -325,6 +337,18 @@ def test_a_data_key_opens_values_of_its_key_version_only() -> None:
         dek.open(Dek(other, now=0).seal("x"))
     with pytest.raises(OpenError):
         dek.open(Dek(data_key(), now=0).seal("x"))
+
+
+def test_a_value_with_another_name_or_wrapped_key_is_not_the_data_keys_though_it_would_decrypt() -> None:
+    key = data_key()
+    dek = Dek(key, now=0)
+    renamed = DataKey(kid="ssn.2", dek=key.dek, encrypted_key=key.encrypted_key)
+    with pytest.raises(OpenError):
+        dek.open(Dek(renamed, now=0).seal("x"))
+    parts = dek.seal("x").split(".")
+    parts[1] = b64url_encode(bytes(40))
+    with pytest.raises(OpenError):
+        dek.open(".".join(parts))
 
 
 def test_the_wrapped_key_travels_with_the_value() -> None:
