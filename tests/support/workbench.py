@@ -77,7 +77,7 @@ class Workbench:
         self.keysets = KeysetManager(
             deployment_key=root.deployment_key,
             attester=SimulatedAttester("test", clock=self.clock),
-            config={},
+            config={"root": {"environment": "simulated", "origin": "generated"}, "debug": []},
             holders=(),
             clock=self.clock,
         )
