@@ -5,5 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-CREDIT = Path(__file__).parents[3] / "examples" / "credit_forecast"
-sys.path[:0] = [str(CREDIT), str(CREDIT / "function")]
+EXAMPLES = Path(__file__).parents[3] / "examples"
+sys.path[:0] = [
+    str(EXAMPLES / "credit_forecast"),
+    *(str(EXAMPLES / name / "function") for name in ("credit_forecast", "ssn_breach_check", "pin_transfer")),
+]
