@@ -1,0 +1,148 @@
+"""`cloister function`: what works without a host, and what is asked of one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cloister import jose
+from cloister._cli import function as commands
+from cloister.errors import ConfigurationError
+from cloister.function.bundle import read_bundle
+
+RUNNER = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
+    """Every operation that a host would have been asked for."""
+    operations: list[tuple[str, Any]] = []
+
+    def call(op: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+        operations.append((op, dict(payload)))
+        if op == "function.deploy":
+            bundle = read_bundle(jose.b64url_decode(payload["bundle"]))
+            needs = [need._asdict() for need in bundle.manifest.needs]
+            return {"name": bundle.manifest.name, "digest": bundle.digest, "alias": None, "needs": needs}
+        return {"functions": [{"name": "one"}], "value": True}
+
+    monkeypatch.setattr(commands, "call", call)
+    return operations
+
+
+def run(*arguments: str, text: str = "") -> str:
+    result = RUNNER.invoke(commands.app, arguments, input=text)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_new_function_passes_its_own_test_and_builds() -> None:
+    run("new", "valid-card")
+    run("test", "valid_card")
+    built = json.loads(run("build", "valid_card", "--out", "card.zip"))
+    assert built["needs"] == [{"action": "use-in-function", "resource": "key/cards"}]
+    assert read_bundle(Path("card.zip").read_bytes()).digest == built["digest"]
+
+
+def test_nothing_is_written_over() -> None:
+    run("new", "valid-card")
+    with pytest.raises(ConfigurationError, match="exists already"):
+        run("new", "valid-card")
+
+
+def test_a_name_that_cannot_be_used_writes_nothing(here: Path) -> None:
+    with pytest.raises(ConfigurationError, match="name of the function"):
+        run("new", "../evil")
+    assert not list(here.iterdir())
+
+
+def test_a_failing_test_fails_the_command() -> None:
+    run("new", "valid-card")
+    Path("valid_card/test_function.py").write_text("def test_it() -> None:\n    assert False\n")
+    assert RUNNER.invoke(commands.app, ["test", "valid_card"]).exit_code == 1
+
+
+def test_a_folder_without_tests_is_told_how() -> None:
+    run("new", "valid-card")
+    Path("valid_card/test_function.py").unlink()
+    with pytest.raises(ConfigurationError, match="has no tests"):
+        run("test", "valid_card")
+
+
+def test_deploying_grants_nothing_unless_told(asked: list[tuple[str, Any]]) -> None:
+    run("new", "valid-card")
+    assert json.loads(run("deploy", "valid_card", "--alias", "prod"))["granted"] is False
+    assert [op for op, _ in asked] == ["function.deploy"]
+    assert asked[0][1]["alias"] == "prod"
+
+
+def test_deploying_grants_exactly_what_the_manifest_needs(asked: list[tuple[str, Any]]) -> None:
+    run("new", "valid-card")
+    digest = json.loads(run("deploy", "valid_card", "--grant"))["digest"]
+    assert asked[1:] == [
+        (
+            "grant.create",
+            {"principal": f"function:{digest}", "action": "use-in-function", "resource": "key/cards"},
+        )
+    ]
+
+
+def test_inputs_are_text_json_or_from_standard_input(asked: list[tuple[str, Any]]) -> None:
+    run("invoke", "f@prod", "a=1", "b:=1", "c=-", "-c", "customer=c1", text="sealed\n")
+    assert asked == [
+        (
+            "function.invoke",
+            {
+                "function": "f@prod",
+                "inputs": {"a": "1", "b": 1, "c": "sealed"},
+                "context": {"customer": "c1"},
+            },
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["invoke", "f@prod", "a"],
+        ["invoke", "f@prod", "=1"],
+        ["invoke", "f@prod", ":=1"],
+        ["invoke", "f@prod", "a:=rubbish"],
+        ["invoke", "f@prod", "-c", "customer"],
+        ["build", "nowhere"],
+        ["build", ".", "--set", "A"],
+        ["build", ".", "--set", "A=1", "--set", "A=2"],
+    ],
+)
+def test_arguments_that_cannot_be_used_ask_nothing(
+    asked: list[tuple[str, Any]], arguments: list[str]
+) -> None:
+    with pytest.raises(ConfigurationError):
+        run(*arguments)
+    assert asked == []
+
+
+def test_the_other_commands_ask_what_they_say(asked: list[tuple[str, Any]]) -> None:
+    run("list")
+    run("alias", "f", "prod", "0" * 64)
+    run("disable", "f")
+    run("disable", "f", "--enable")
+    assert asked == [
+        ("function.list", {}),
+        ("function.alias", {"function": "f", "alias": "prod", "digest": "0" * 64}),
+        ("function.disable", {"function": "f", "disabled": True}),
+        ("function.disable", {"function": "f", "disabled": False}),
+    ]
