@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from cloister_host.identity.caller import Caller
 from cloister_host.keysets import KeysetManager
 from cloister_host.operations import Operation
 from cloister_host.services import Services
-from cloister_host.store import Tx
+from cloister_host.store import Store, Tx
 from cloister_host.store.idempotency import Done
 from cloister_host.store.replay import ReplayError
 
@@ -60,26 +61,39 @@ class _Task:
     payload: Any
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Act:
-    """What a staged operation commits with: its result is remembered in the transaction of its effect."""
+    """What a staged operation works with.
 
-    services: Services
-    caller: Caller
-    op: str
-    idempotency_key: str
+    Its first transaction is the one that recorded the request and claimed its effect. Its result is
+    remembered, and replied with, in the transaction of its effect.
+    """
+
+    def __init__(self, *, store: Store, first: ExitStack, tx: Tx, answer: Callable[[Tx, bytes], str]) -> None:
+        self._store = store
+        self._first: ExitStack | None = first
+        self._tx = tx
+        self._answer = answer
+        self.reply = ""
 
     @contextmanager
     def begin(self) -> Iterator[Tx]:
         """A transaction of the store."""
-        with self.services.store.begin() as tx:
-            yield tx
+        first, self._first = self._first, None
+        if first is None:
+            with self._store.begin() as tx:
+                yield tx
+        else:
+            with first:
+                yield self._tx
 
     def finish(self, tx: Tx, result: msgspec.Struct) -> None:
-        """Remember the result under the caller's idempotency key, in the effect's own transaction."""
-        self.services.idempotency.finish(
-            tx, self.caller, self.op, self.idempotency_key, msgspec.json.encode(result)
-        )
+        """Remember the result, in the effect's own transaction."""
+        self.reply = self._answer(tx, msgspec.json.encode(result))
+
+    def abandon(self) -> None:
+        """Undo the first transaction if the operation failed before it began."""
+        if self._first is not None:
+            self._first.__exit__(*sys.exc_info())
 
 
 class Dispatcher:
@@ -160,9 +174,10 @@ class Dispatcher:
             return self._reply(tx, request, result)
 
     def _staged(self, request: OpenedRequest, task: _Task, correlation_id: str) -> str:
-        """An operation with work outside the store: recorded and claimed first, replied to at the end."""
+        """An operation with work outside the store, between two transactions."""
         services, body = self._services, task.body
-        with services.store.begin() as tx:
+        with ExitStack() as first:
+            tx = first.enter_context(services.store.begin())
             stored = services.replay.begin(tx, request.jti, request.digest, request.expires)
             if stored is not None:
                 return stored
@@ -170,15 +185,20 @@ class Dispatcher:
             claim = services.idempotency.claim(tx, caller, body.op, body.idempotency_key, body.digest)
             if isinstance(claim, Done):
                 return self._reply(tx, request, claim.result)
-        act = Act(services=services, caller=caller, op=body.op, idempotency_key=body.idempotency_key)
+
+            def answer(tx: Tx, result: bytes) -> str:
+                services.idempotency.finish(tx, caller, body.op, body.idempotency_key, result)
+                return self._reply(tx, request, result)
+
+            act = Act(store=services.store, first=first.pop_all(), tx=tx, answer=answer)
         try:
-            result = msgspec.json.encode(task.operation.handler(caller, task.payload, act))
+            task.operation.handler(caller, task.payload, act)
         except BaseException:
+            act.abandon()
             with services.store.begin() as tx:
                 services.idempotency.release(tx, caller, body.op, body.idempotency_key)
             raise
-        with services.store.begin() as tx:
-            return self._reply(tx, request, result)
+        return act.reply
 
     def _authenticate(self, tx: Tx, body: _Body, correlation_id: str) -> Caller:
         return self._services.identity.authenticate(
