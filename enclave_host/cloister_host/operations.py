@@ -18,17 +18,17 @@ MAX_PAGE: Final = 1000
 # \Z, not $: a dollar sign also matches before a final line feed.
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,62}\Z", max_length=63)]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)]
-Cursor = Annotated[str, msgspec.Meta(max_length=512)]
+Cursor = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z", max_length=512)]
 
 _PATH: Final = re.compile(r"at `\$([^`]*)`")
 _OURS: Final = re.compile(r"[a-z_0-9.\[\]]{1,64}")
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Base of every payload: unknown members are refused."""
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class Result(msgspec.Struct, kw_only=True):
     """Base of every result."""
 
 

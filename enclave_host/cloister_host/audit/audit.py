@@ -19,7 +19,7 @@ from cloister_host.audit.entry import SALT_BYTES, Entry, Outcome, leaf_hash
 from cloister_host.identity.caller import Caller
 from cloister_host.store import TamperedError, Tx
 from cloister_host.store.canonical import canonical
-from cloister_host.store.rows import RowKeys, row_mac
+from cloister_host.store.rows import RowKeys, row_binding, row_mac
 
 __all__ = ["Audit", "Event", "Outcome"]
 
@@ -125,7 +125,7 @@ class Audit:
                     "entry": entry.decode(),
                     "salt": salt,
                     "leaf": leaf_hash(salt, entry),
-                    "mac": row_mac(keys, "audit", caller.tenant, entry_id, _VERSION, entry),
+                    "mac": _mac(keys, caller.tenant, entry_id, entry),
                 }
             )
         return rows
@@ -135,10 +135,14 @@ class Audit:
         return f"{at:012x}{next(self._count) & 0xFFFFFFFF:08x}{os.urandom(6).hex()}"
 
 
+def _mac(keys: RowKeys, tenant: str, entry_id: str, entry: bytes) -> bytes:
+    return row_mac(keys, row_binding(keys.deployment, tenant, "audit", entry_id, _VERSION), entry)
+
+
 def _checked(keys: RowKeys, tenant: str, row: Any) -> Entry:
     entry_id, stored, salt, leaf, mac = row
     entry = str(stored).encode("utf-8", "surrogatepass")
-    expected = row_mac(keys, "audit", tenant, entry_id, _VERSION, entry)
+    expected = _mac(keys, tenant, entry_id, entry)
     if not hmac.compare_digest(bytes(mac), expected) or bytes(leaf) != leaf_hash(bytes(salt), entry):
         raise TamperedError("audit")
     return msgspec.json.decode(entry, type=Entry)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 from cloister.envelope import (
@@ -152,7 +152,8 @@ class KeyManager:
         keys: frozenset[str],
     ) -> list[Value | OpenError]:
         """Open values under the keys the caller was found to have a right to, and no others."""
-        batch = _Batch(tx, tenant, keys, self._ring, self._opened(tenant), self._clock())
+        version = partial(self._ring.version, tx, tenant)
+        batch = _Batch(version, keys=keys, cache=self._opened(tenant), now=self._clock())
         if contexts is None:
             return [batch.open(value, None) for value in values]
         if len(contexts) != len(values):
@@ -192,12 +193,15 @@ class _Batch:
     """Opens the values of one batch: each key version is read once, each DEK unwrapped once."""
 
     def __init__(
-        self, tx: Tx, tenant: str, keys: frozenset[str], ring: KeyRing, cache: OpenCache, now: float
+        self,
+        version: Callable[[str], HeldKey],
+        *,
+        keys: frozenset[str],
+        cache: OpenCache,
+        now: float,
     ) -> None:
-        self._tx = tx
-        self._tenant = tenant
+        self._lookup = version
         self._keys = keys
-        self._ring = ring
         self._cache = cache
         self._now = now
         self._versions: dict[str, HeldKey | OpenError] = {}
@@ -230,7 +234,7 @@ class _Batch:
         found = self._versions.get(kid)
         if found is None:
             try:
-                found = self._ring.version(self._tx, self._tenant, kid)
+                found = self._lookup(kid)
             except OpenError as error:
                 found = error
             self._versions[kid] = found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from cloister.envelope import Sealed, Value
@@ -112,7 +112,7 @@ class KeyService:
                     key=row.id,
                     purpose=row.record.purpose,
                     kid=f"{row.id}.{row.record.current}",
-                    versions=self._versions(tx, caller.tenant, row.id),
+                    versions=_versions(tx, caller.tenant, row.id),
                 )
                 for row in rows
             ],
@@ -228,12 +228,13 @@ class KeyService:
     def _record_version(self, tx: Tx, caller: Caller, act: str, key: str, held: HeldKey) -> None:
         self._audit.record(tx, caller, act=act, resource=f"key/{key}", detail={"kid": held.kid})
 
-    def _versions(self, tx: Tx, tenant: str, key: str) -> Sequence[VersionInfo]:
-        rows = tx.scan(KEY_VERSIONS, tenant, prefix=version_id(f"{key}."))
-        return [
-            VersionInfo(kid=f"{key}.{v.number}", state=v.state, created_at=v.created_at)
-            for v in sorted((row.record for row in rows), key=lambda version: version.number)
-        ]
+
+def _versions(tx: Tx, tenant: str, key: str) -> list[VersionInfo]:
+    rows = tx.scan(KEY_VERSIONS, tenant, prefix=version_id(f"{key}."))
+    return [
+        VersionInfo(kid=f"{key}.{v.number}", state=v.state, created_at=v.created_at)
+        for v in sorted((row.record for row in rows), key=lambda version: version.number)
+    ]
 
 
 def _key_of(item: SealedValue) -> str | None:

@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from cloister.errors import ConfigurationError, UnavailableError
 from cloister.jose import b64url_encode
-from cloister_host.store.canonical import canonical
+from cloister_host.store.canonical import canonical, utf8
 from cloister_host.store.rows import Table
 from cloister_host.store.tx import Tx
 
@@ -82,7 +82,7 @@ class Idempotency:
 
         Raises:
             UnavailableError: Another request is at work on it.
-            ConfigurationError: The key was used for another request.
+            ConfigurationError: The key was used for another request, or is not valid Unicode.
         """
         self.prune(tx)
         now = int(self._clock())
@@ -135,7 +135,8 @@ class Idempotency:
     def prune(self, tx: Tx) -> None:
         """Forget some results that are older than `KEPT_SECONDS`."""
         now = int(self._clock())
-        for expires, tenant, row_id in tx.execute(_EXPIRED, {"now": now, "limit": PRUNED_AT_ONCE}).all():
+        expired = tx.execute(_EXPIRED, {"now": now, "limit": PRUNED_AT_ONCE}).all()
+        for expires, tenant, row_id in map(tuple, expired):
             row = tx.get(_TABLE, tenant, row_id)
             # A key that was claimed again since has a later expiry of its own.
             if row is not None and row.record.expires < now:
@@ -148,6 +149,8 @@ def _held(record: Remembered, caller: Caller) -> bool:
 
 
 def _keyed(tx: Tx, caller: Caller, *parts: str) -> str:
+    for part in parts:
+        utf8(part)
     # Canonical JSON keeps the parts apart, whatever text the client chose as a key.
     key = tx.derived_key(caller.tenant, "idempotency")
     return b64url_encode(hmac.digest(key.reveal(), canonical((caller.principal, *parts)), "sha256"))

@@ -67,7 +67,7 @@ class ReplayGuard:
         names = {"deployment": tx.keys.deployment, "jti": jti}
         if tx.execute(_INSERT, {**names, "digest": digest, "expires": expires}).rowcount == 1:
             return None
-        stored_digest, reply = tx.execute(_SELECT, names).one()
+        stored_digest, reply = tuple(tx.execute(_SELECT, names).one())
         if not hmac.compare_digest(stored_digest, digest):
             raise ReplayError("this request's identifier was used by another request", retryable=False)
         if reply is None:

@@ -84,7 +84,6 @@ def row_binding(deployment: str, tenant: str, table: str, row_id: str, version: 
     return canonical((deployment, tenant, table, row_id, version))
 
 
-def row_mac(keys: RowKeys, table: str, tenant: str, row_id: str, version: int, content: bytes) -> bytes:
-    """Authenticate one row. The binding is length-framed by its own closing bracket, then the content."""
-    binding = row_binding(keys.deployment, tenant, table, row_id, version)
+def row_mac(keys: RowKeys, binding: bytes, content: bytes) -> bytes:
+    """Authenticate the content of one row. The binding ends in its own bracket, so no two pairs are alike."""
     return hmac.digest(keys.mac.reveal(), _MAC_LABEL + binding + content, "sha256")

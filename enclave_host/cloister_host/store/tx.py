@@ -15,7 +15,7 @@ from sqlalchemy import TextClause, bindparam, text
 from cloister.secret import Secret
 from cloister_host.store.blobs import BlobKey, Blobs
 from cloister_host.store.canonical import canonical
-from cloister_host.store.rows import ExistsError, Row, RowKeys, Table, TamperedError, row_mac
+from cloister_host.store.rows import ExistsError, Row, RowKeys, Table, TamperedError, row_binding, row_mac
 
 __all__ = ["MAX_SCAN_ROWS", "Tx"]
 
@@ -34,7 +34,7 @@ class Tx:
     def __init__(self, connection: sqlalchemy.Connection, keys: RowKeys, blobs: Blobs) -> None:
         self._connection = connection
         self._blobs = blobs
-        self._rolled_back: list[Callable[[Tx], None]] = []
+        self._rolled_back: list[Callable[[Tx], object]] = []
         self.keys: Final = keys
 
     # --- protected rows -----------------------------------------------------------------------------
@@ -105,7 +105,9 @@ class Tx:
         Raises:
             ExistsError: There is one with this id.
         """
-        row = self._row(table, tenant, row_id, 1, record, secret, blob)
+        if secret is not None:
+            blob = self.blob_key(tenant, table.name).seal(row_id, 1, secret)
+        row = Row(tenant=tenant, id=row_id, version=1, record=record, blob=blob)
         if self._write(_sql(table.name).insert, table, row) != 1:
             raise ExistsError(f"this {table.noun} exists already", hint="choose another name")
         return row
@@ -123,7 +125,9 @@ class Tx:
         old = self.get(table, tenant, row_id)
         if old is None:
             return self.insert(table, tenant, row_id, record, secret=secret)
-        row = self._row(table, tenant, row_id, old.version + 1, record, secret, None)
+        version = old.version + 1
+        blob = self.blob_key(tenant, table.name).seal(row_id, version, secret) if secret is not None else None
+        row = Row(tenant=tenant, id=row_id, version=version, record=record, blob=blob)
         if self._write(_sql(table.name).update, table, row, old_version=old.version) != 1:
             raise TamperedError(table.name)
         return row
@@ -166,30 +170,16 @@ class Tx:
 
     # --- what must survive a rollback ---------------------------------------------------------------
 
-    def on_rollback(self, action: Callable[[Tx], None]) -> None:
+    def on_rollback(self, action: Callable[[Tx], object]) -> None:
         """Do this in a transaction of its own if this one is rolled back: refusals are logged so."""
         self._rolled_back.append(action)
 
     @property
-    def rollback_actions(self) -> Sequence[Callable[[Tx], None]]:
+    def rollback_actions(self) -> Sequence[Callable[[Tx], object]]:
         """What `on_rollback` was given."""
         return tuple(self._rolled_back)
 
     # ------------------------------------------------------------------------------------------------
-
-    def _row(
-        self,
-        table: Table[RecordT],
-        tenant: str,
-        row_id: str,
-        version: int,
-        record: RecordT,
-        secret: bytes | None,
-        blob: bytes | None,
-    ) -> Row[RecordT]:
-        if secret is not None:
-            blob = self.blob_key(tenant, table.name).seal(row_id, version, secret)
-        return Row(tenant=tenant, id=row_id, version=version, record=record, blob=blob)
 
     def _write(self, statement: TextClause, table: Table[RecordT], row: Row[RecordT], **more: Any) -> int:
         content = canonical(row.record)
@@ -201,11 +191,14 @@ class Tx:
                 "version": row.version,
                 "content": content.decode(),
                 "secret": row.blob,
-                "mac": row_mac(self.keys, table.name, row.tenant, row.id, row.version, content),
+                "mac": row_mac(self.keys, self._binding(table, row.tenant, row.id, row.version), content),
                 **more,
             },
         )
         return result.rowcount
+
+    def _binding(self, table: Table[RecordT], tenant: str, row_id: str, version: int) -> bytes:
+        return row_binding(self.keys.deployment, tenant, table.name, row_id, version)
 
     def _checked(
         self, table: Table[RecordT], tenant: str, raw: Any, asked_for: Callable[[str], bool]
@@ -217,7 +210,7 @@ class Tx:
         if not isinstance(mac, bytes) or not isinstance(blob, bytes | None):
             raise TamperedError(table.name)
         stored = content.encode("utf-8", "surrogatepass")
-        expected = row_mac(self.keys, table.name, tenant, row_id, version, stored)
+        expected = row_mac(self.keys, self._binding(table, tenant, row_id, version), stored)
         if not hmac.compare_digest(mac, expected) or not asked_for(row_id):
             raise TamperedError(table.name)
         record = msgspec.json.decode(stored, type=table.record)
@@ -238,8 +231,8 @@ class _Sql:
 
 @cache
 def _sql(name: str) -> _Sql:
-    # `name` is a constant of the program, never input.
     columns = "SELECT id, version, content, secret, mac"
+    # S608 below: `name` is a constant of the program, never input.
     return _Sql(
         get=text(f"{columns} FROM {name} WHERE tenant = :tenant AND id = :id"),
         get_many=text(f"{columns} FROM {name} WHERE tenant = :tenant AND id IN :ids").bindparams(
@@ -250,12 +243,12 @@ def _sql(name: str) -> _Sql:
             " ORDER BY id LIMIT :limit"
         ),
         insert=text(
-            f"INSERT INTO {name} (tenant, id, version, content, secret, mac)"
+            f"INSERT INTO {name} (tenant, id, version, content, secret, mac)"  # noqa: S608 (a constant)
             " VALUES (:tenant, :id, :version, :content, :secret, :mac) ON CONFLICT (tenant, id) DO NOTHING"
         ),
         update=text(
-            f"UPDATE {name} SET version = :version, content = :content, secret = :secret, mac = :mac"
+            f"UPDATE {name} SET version = :version, content = :content, secret = :secret, mac = :mac"  # noqa: S608 (a constant)
             " WHERE tenant = :tenant AND id = :id AND version = :old_version"
         ),
-        delete=text(f"DELETE FROM {name} WHERE tenant = :tenant AND id = :id"),
+        delete=text(f"DELETE FROM {name} WHERE tenant = :tenant AND id = :id"),  # noqa: S608 (a constant)
     )
