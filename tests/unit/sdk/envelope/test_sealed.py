@@ -162,3 +162,10 @@ def test_the_border_between_two_parts_cannot_be_moved() -> None:
         assert "".join(moved) == "".join(good)
         with pytest.raises(OpenError):
             open_with_cek(".".join((protected, key, *moved)), cek)
+
+
+@pytest.mark.parametrize("alg", ["HPKE-10-KE", "EdDSA", "A256KW"])
+def test_a_key_of_another_alg_is_not_tried_though_it_has_the_right_kid(alg: Alg) -> None:
+    other = generate_key(alg, kid="docs.12")
+    with pytest.raises(OpenError):
+        open_with(SEALED, other if alg == "A256KW" else other.public(), {"account": "1"})
