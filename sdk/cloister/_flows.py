@@ -25,7 +25,7 @@ from cloister.errors import (
 from cloister.identity import Identity
 from cloister.protocol.attest import AttestationDocument, AttestationResult, appraise_document
 from cloister.protocol.public_key import PublicKey, verify_public_key
-from cloister.protocol.session import Attest, Response, Step, exchange
+from cloister.protocol.session import Attest, Response, Step, attested, exchange
 from cloister.reply import BatchReply, Reply
 from cloister.secret import Secret
 
@@ -37,6 +37,7 @@ Context = Mapping[str, str]
 
 NONCE_BYTES: Final = 32
 HTTP_OK: Final = 200
+HTTP_SERVER_ERROR: Final = 500
 OPEN_CHUNK: Final = 10_000
 
 
@@ -63,10 +64,13 @@ class Flows:
 
     # --- attestation: the driver holds the lock, so that one flight serves all who wait ---
 
-    def attested(self, step: Attest) -> AttestationResult | None:
+    def attest(self) -> Flow[AttestationResult]:
+        return (yield from attested(Attest(fresh=True), jitter=self._jitter))
+
+    def known(self, step: Attest) -> AttestationResult | None:
         """The appraised host, if what is known satisfies the step."""
         host = self._host
-        if host is None or host.keyset.digest == step.reject:
+        if host is None or step.fresh or host.keyset.digest == step.reject:
             return None
         return host if host.keyset.request_key(self._clock()) else None
 
@@ -74,10 +78,12 @@ class Flows:
         """A fresh nonce for `POST /v1/attestation`."""
         return os.urandom(NONCE_BYTES)
 
-    def accept(self, response: Response, nonce: bytes) -> AttestationResult:
-        """Appraise the host's answer to a challenge, and seal to it from now on."""
+    def accept(self, response: Response | None, nonce: bytes) -> AttestationResult | None:
+        """Appraise the host's answer to a challenge, and seal to it from now on; `None`: ask again."""
+        if response is None or response.status >= HTTP_SERVER_ERROR:
+            return None
         if response.status != HTTP_OK:
-            raise UnavailableError("the host did not attest itself", hint="see the host's /readyz")
+            raise UnavailableError("this is not a Cloister host", hint="check CLOISTER_URL", retryable=False)
         document = AttestationDocument.from_bytes(response.body)
         self._host = appraise_document(document, self._policy, nonce=nonce, now=self._clock())
         return self._host
@@ -180,7 +186,7 @@ class Flows:
 
     def public_key(self, key: str) -> Flow[PublicKey]:
         result = yield from self.call("key.public", {"key": key})
-        host: AttestationResult = yield Attest()
+        host = yield from attested(Attest(), jitter=self._jitter)
         return verify_public_key(
             result["statement"], deployment=host.keyset.deployment, tenant=self._tenant, now=self._clock()
         )

@@ -14,7 +14,6 @@ from cloister.attestation import AppraisalPolicy
 from cloister.client import JOSE_TYPE, JSON_TYPE, challenge_body, identity_from, policy_from
 from cloister.config import Settings
 from cloister.envelope import Sealed, Value
-from cloister.errors import UnavailableError
 from cloister.identity import Identity
 from cloister.protocol.attest import AttestationResult
 from cloister.protocol.public_key import PublicKey
@@ -147,7 +146,7 @@ class AsyncClient:
 
     async def attest(self) -> AttestationResult:
         """Appraise the host now, and return what was checked and what was not."""
-        return await self._attest(Attest(), fresh=True)
+        return await self._run(self._flows.attest())
 
     def forget(self) -> None:
         """Drop keyset and data keys, as after a snapshot was restored."""
@@ -181,15 +180,13 @@ class AsyncClient:
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
 
-    async def _attest(self, step: Attest, *, fresh: bool = False) -> AttestationResult:
+    async def _attest(self, step: Attest) -> AttestationResult | None:
         async with self._attesting:
-            known = None if fresh else self._flows.attested(step)
+            known = self._flows.known(step)
             if known is not None:
                 return known
             nonce = self._flows.challenge()
             response = await self._post("/v1/attestation", challenge_body(nonce), JSON_TYPE)
-            if response is None:
-                raise UnavailableError("the host cannot be reached", hint="check CLOISTER_URL")
             return self._flows.accept(response, nonce)
 
     async def _post(self, path: str, body: bytes, content_type: str) -> Response | None:

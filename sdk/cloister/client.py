@@ -16,7 +16,7 @@ from cloister._flows import Context, Flow, Flows, T
 from cloister.attestation import AppraisalPolicy
 from cloister.config import Settings
 from cloister.envelope import Sealed, Value
-from cloister.errors import ConfigurationError, UnavailableError
+from cloister.errors import ConfigurationError
 from cloister.identity import ApiKey, Identity
 from cloister.protocol.attest import AttestationResult
 from cloister.protocol.public_key import PublicKey
@@ -190,7 +190,7 @@ class Client:
 
     def attest(self) -> AttestationResult:
         """Appraise the host now, and return what was checked and what was not."""
-        return self._attest(Attest(), fresh=True)
+        return self._run(self._flows.attest())
 
     def forget(self) -> None:
         """Drop keyset and data keys, as after a snapshot was restored."""
@@ -228,15 +228,13 @@ class Client:
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
 
-    def _attest(self, step: Attest, *, fresh: bool = False) -> AttestationResult:
+    def _attest(self, step: Attest) -> AttestationResult | None:
         with self._attesting:
-            known = None if fresh else self._flows.attested(step)
+            known = self._flows.known(step)
             if known is not None:
                 return known
             nonce = self._flows.challenge()
             response = self._post("/v1/attestation", challenge_body(nonce), JSON_TYPE)
-            if response is None:
-                raise UnavailableError("the host cannot be reached", hint="check CLOISTER_URL")
             return self._flows.accept(response, nonce)
 
     def _post(self, path: str, body: bytes, content_type: str) -> Response | None:

@@ -16,10 +16,10 @@ from cloister.errors import CloisterError, OpenError, UnavailableError, error_fr
 from cloister.protocol.attest import AttestationResult
 from cloister.protocol.exchange import SealedRequest, open_reply, seal_request
 
-__all__ = ["Attest", "Exchange", "Response", "Send", "Wait", "exchange"]
+__all__ = ["Attest", "Exchange", "Response", "Send", "Wait", "attested", "exchange"]
 
 ATTEMPTS: Final = 4
-FIRST_WAIT_SECONDS: Final = 0.1
+FIRST_WAIT_SECONDS: Final = 0.25
 MAX_WAIT_SECONDS: Final = 5.0
 KEY_MARGIN_SECONDS: Final = 30
 HTTP_OK: Final = 200
@@ -28,9 +28,13 @@ HTTP_TOO_LARGE: Final = 413
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attest:
-    """Step: give me an appraised keyset, and not the one named here."""
+    """Step: give me an appraised keyset, and not the one named here; answer `None` if no host answered.
+
+    With `fresh` the host is challenged even if it is known.
+    """
 
     reject: str | None = None
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +75,12 @@ def exchange(body: Mapping[str, Any], *, clock: Callable[[], float], jitter: Cal
     Raises:
         CloisterError: What the host answered under seal, or `UnavailableError` if no such answer came.
     """
-    host: AttestationResult = yield Attest()
+    host = yield from attested(Attest(), jitter=jitter)
     reattested = False
     request: SealedRequest | None = None
     for attempt in itertools.count(1):
         if request is None or request.expires <= clock():
-            host, request = yield from _seal(body, host, clock)
+            host, request = yield from _seal(body, host, clock, jitter)
         outcome = _outcome((yield Send(body=request.token.encode())), request)
         if isinstance(outcome, dict):
             return outcome
@@ -87,23 +91,45 @@ def exchange(body: Mapping[str, Any], *, clock: Callable[[], float], jitter: Cal
             request = None
         elif outcome.may_be_stale and not reattested:
             # In the clear: nothing was proven, so nothing is believed. A reason to attest again, once.
-            host = yield Attest(reject=host.keyset.digest)
+            host = yield from attested(Attest(reject=host.keyset.digest), jitter=jitter)
             reattested, request = True, None
             continue
         elif outcome.too_large or attempt >= ATTEMPTS:
             raise outcome.as_error()
         # Otherwise no answer came: the same ciphertext again is safe, the host answers it from its store.
-        yield Wait(seconds=min(MAX_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**attempt) * (0.5 + jitter() / 2))
+        yield _wait(attempt, jitter)
     raise AssertionError  # pragma: no cover (the loop only ends by return or raise)
 
 
+def attested(step: Attest, *, jitter: Callable[[], float]) -> Generator[Step, Any, AttestationResult]:
+    """Attest the host, waiting for one that is just starting.
+
+    Raises:
+        UnavailableError: No host answered.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        host: AttestationResult | None = yield step
+        if host is not None:
+            return host
+        if attempt < ATTEMPTS:
+            yield _wait(attempt, jitter)
+    raise UnavailableError("the host cannot be reached", hint="check CLOISTER_URL and the host's /readyz")
+
+
+def _wait(attempt: int, jitter: Callable[[], float]) -> Wait:
+    return Wait(seconds=min(MAX_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**attempt) * (0.5 + jitter() / 2))
+
+
 def _seal(
-    body: Mapping[str, Any], host: AttestationResult, clock: Callable[[], float]
+    body: Mapping[str, Any],
+    host: AttestationResult,
+    clock: Callable[[], float],
+    jitter: Callable[[], float],
 ) -> Generator[Step, Any, tuple[AttestationResult, SealedRequest]]:
     """Seal to the host's newest request key, attesting again if the keyset has run out."""
     key = host.keyset.request_key(clock(), margin_seconds=KEY_MARGIN_SECONDS)
     if key is None:
-        host = yield Attest(reject=host.keyset.digest)
+        host = yield from attested(Attest(reject=host.keyset.digest), jitter=jitter)
         key = host.keyset.request_key(clock())
     if key is None:
         raise UnavailableError("the host offers no request key for this time", hint="check both clocks")

@@ -202,3 +202,28 @@ def test_something_on_the_way_that_refuses_large_requests_is_named(host):
     with pytest.raises(UnavailableError, match="size") as caught:
         drive(host, [lambda _b: Response(status=413, body=b"")])
     assert caught.value.retryable is False
+
+
+def steps_until_attested(host, answers):
+    flow = exchange(BODY, clock=lambda: host.now, jitter=lambda: 0.5)
+    seen, outcome = [], None
+    for answer in answers:
+        step = flow.send(outcome)
+        while isinstance(step, Wait):
+            seen.append(Wait)
+            step = flow.send(None)
+        seen.append(type(step))
+        outcome = answer
+    return flow, seen, outcome
+
+
+def test_a_host_that_is_just_starting_is_waited_for(host):
+    flow, seen, known = steps_until_attested(host, [None, None, Known(host.keyset)])
+    assert seen == [Attest, Wait, Attest, Wait, Attest]
+    assert isinstance(flow.send(known), Send)
+
+
+def test_a_host_that_never_answers_is_an_error(host):
+    flow, _, outcome = steps_until_attested(host, [None] * 4)
+    with pytest.raises(UnavailableError, match="CLOISTER_URL"):
+        flow.send(outcome)
