@@ -1,1 +1,21 @@
-"""Cloister for Google Cloud: BigQuery remote functions over sealed columns."""
+"""Cloister for Google Cloud: BigQuery remote functions over sealed columns, and sealing before a load.
+
+    from cloister_gcp import Sealed, remote_function
+
+    ssn_breached = remote_function(
+        "ssn-breached@prod",
+        args={"ssn": Sealed, "member_id": int},
+        context=["member_id"],
+        returns=bool,
+        on_row_error="null",
+    )
+
+is all of a `main.py` for Cloud Run functions. Nothing here opens a value.
+"""
+
+from cloister.envelope import Sealed
+from cloister.reply import Token
+from cloister_gcp.columns import seal_column
+from cloister_gcp.remote import remote_function
+
+__all__ = ["Sealed", "Token", "remote_function", "seal_column"]

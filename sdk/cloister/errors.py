@@ -9,6 +9,7 @@
     ├── DeniedError             the caller is known and has no grant for this act
     ├── OpenError               a ciphertext did not open; one opaque error for tag, key and context
     ├── FunctionError           a confidential function failed or broke its declared output class
+    ├── HandlerError            a FaaS handler failed; what it raised is held back, since it may carry data
     ├── LimitError              a size, rate, budget or lifetime limit was reached
     └── UnavailableError        the host or something behind it cannot answer now
 
@@ -27,6 +28,7 @@ __all__ = [
     "DeniedError",
     "EvidenceError",
     "FunctionError",
+    "HandlerError",
     "IdentityError",
     "LimitError",
     "OpenError",
@@ -130,6 +132,12 @@ class FunctionError(CloisterError):
     """A confidential function failed, or broke its declared output class."""
 
     code = "function"
+
+
+class HandlerError(CloisterError):
+    """A FaaS handler failed; what it raised is held back, since it may carry data. Never on the wire."""
+
+    code = "handler"
 
 
 class LimitError(CloisterError):
