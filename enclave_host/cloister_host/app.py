@@ -57,7 +57,7 @@ class Host:
     attester: Attester
     deployment: str
     measurement: str
-    facts: Callable[[], Mapping[str, Any]]
+    sandbox: str
 
 
 def initialize(settings: HostSettings) -> str:
@@ -147,7 +147,7 @@ def build(settings: HostSettings, *, clock: Callable[[], float] = time.time) -> 
             attester=attester,
             deployment=keysets.keyset().deployment,
             measurement=image,
-            facts=facts,
+            sandbox=sandbox.level,
         )
 
 

@@ -86,12 +86,16 @@ def dev(
     listen: Annotated[str, typer.Option(help="Loopback address and port.")] = "127.0.0.1:8787",
     tenant: Annotated[str, typer.Option(help="The tenant that is made.")] = "dev",
     egress_trust_anchor: TrustAnchor = None,
+    *,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when the host is ready; `cloister host stop` ends it.")
+    ] = False,
 ) -> None:
     """Run a host for development: simulated TEE, one tenant, one principal that may do everything.
 
     Writes `cloister.toml` here, so that clients and commands started in this folder find the host.
     """
-    from cloister_host import server  # noqa: PLC0415 (keeps --help fast)
+    from cloister_host import background, server  # noqa: PLC0415 (keeps --help fast)
     from cloister_host.app import build  # noqa: PLC0415 (keeps --help fast)
     from cloister_host.development import prepare  # noqa: PLC0415 (keeps --help fast)
 
@@ -105,11 +109,26 @@ def dev(
         egress_trust_anchors=tuple(egress_trust_anchor or ()),
         egress_allow_private_addresses=True,
     )
-    prepare(settings, tenant=tenant, url=f"http://{listen}", profile=Path("cloister.toml"))
+    url = f"http://{listen}"
+    prepare(settings, tenant=tenant, url=url, profile=Path("cloister.toml"))
+    if detach:
+        anchors = [f"--egress-trust-anchor={path}" for path in settings.egress_trust_anchors]
+        arguments = ["dev", f"--state={state}", f"--listen={listen}", f"--tenant={tenant}", *anchors]
+        background.start(arguments, url=url, state=state)
+        typer.echo(f"development host on {url}, tenant {tenant}; `cloister host stop` ends it")
+        return
     with build(settings) as host:
-        typer.echo(f"development host on http://{listen}, tenant {tenant}; settings in cloister.toml")
-        typer.echo(f"sandbox: {host.facts()['sandbox']}; the TEE is simulated and protects nothing here")
+        typer.echo(f"development host on {url}, tenant {tenant}; settings in cloister.toml")
+        typer.echo(f"sandbox level: {host.sandbox}; the TEE is simulated and protects nothing here")
         server.serve(host.app, host=address, port=int(port))
+
+
+@app.command()
+def stop(state: State = Path(".cloister")) -> None:
+    """Stop the host that `cloister host dev --detach` started."""
+    from cloister_host import background  # noqa: PLC0415 (keeps --help fast)
+
+    background.stop(state)
 
 
 @app.command()
