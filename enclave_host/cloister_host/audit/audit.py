@@ -141,8 +141,10 @@ def _mac(keys: RowKeys, tenant: str, entry_id: str, entry: bytes) -> bytes:
 
 def _checked(keys: RowKeys, tenant: str, row: Any) -> Entry:
     entry_id, stored, salt, leaf, mac = row
-    entry = str(stored).encode("utf-8", "surrogatepass")
+    if not (isinstance(stored, str) and all(isinstance(column, bytes) for column in (salt, leaf, mac))):
+        raise TamperedError("audit")
+    entry = stored.encode("utf-8", "surrogatepass")
     expected = _mac(keys, tenant, entry_id, entry)
-    if not hmac.compare_digest(bytes(mac), expected) or bytes(leaf) != leaf_hash(bytes(salt), entry):
+    if not hmac.compare_digest(mac, expected) or leaf != leaf_hash(salt, entry):
         raise TamperedError("audit")
     return msgspec.json.decode(entry, type=Entry)

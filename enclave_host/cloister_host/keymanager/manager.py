@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
@@ -17,7 +18,7 @@ from cloister.envelope import (
     recover_cek,
     seal_many_to,
 )
-from cloister.errors import ConfigurationError, OpenError
+from cloister.errors import ConfigurationError, LimitError, OpenError
 from cloister.jose import unwrap_key, wrap_key
 from cloister.secret import Secret
 from cloister_host.audit import Audit
@@ -172,11 +173,12 @@ class KeyManager:
         if contexts is not None and len(contexts) != len(values):
             raise ConfigurationError("as many contexts as values are needed")
         cache, now = self._deks(tenant), self._clock()
-        # Bytes are counted by the DEK as it seals; only the number of values is set aside here.
-        dek = cache.lease(held.material, None, messages=len(values), size_bytes=0, now=now)
+        size = sum(map(_most_bytes, values))
+        dek = cache.lease(held.material, None, messages=len(values), size_bytes=size, now=now)
         if dek is None:
             dek = cache.add(held.material, None, _draw_data_key(held), now=now)
-            dek.lease(messages=len(values), size_bytes=0, now=now)
+            if not dek.lease(messages=len(values), size_bytes=size, now=now):
+                raise LimitError("the batch is larger than one data key may seal", hint="seal it in parts")
         if contexts is None:
             return [dek.seal(value) for value in values]
         return [dek.seal(value, context) for value, context in zip(values, contexts, strict=True)]
@@ -241,6 +243,13 @@ class _Batch:
         if isinstance(found, OpenError):
             raise OpenError
         return found
+
+
+def _most_bytes(value: Value) -> int:
+    """As many bytes as a value can have once it is encoded."""
+    if isinstance(value, bytes):
+        return len(value)
+    return 4 * len(value) if isinstance(value, str) else len(json.dumps(value, default=str))
 
 
 def _draw_data_key(held: HeldKey) -> DataKey:

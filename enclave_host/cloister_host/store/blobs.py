@@ -66,7 +66,7 @@ class BlobKey:
         """
         try:
             return self._aead.decrypt(blob[:NONCE_BYTES], blob[NONCE_BYTES:], self._aad(row_id, version))
-        except (InvalidTag, ValueError):
+        except (InvalidTag, ValueError, TypeError):  # the database may hold something else than bytes
             raise TamperedError(self.table) from None
 
     def _aad(self, row_id: str, version: int) -> bytes:

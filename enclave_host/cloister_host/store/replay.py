@@ -9,6 +9,7 @@ from typing import Final
 from sqlalchemy import text
 
 from cloister.errors import UnavailableError
+from cloister_host.store.rows import TamperedError
 from cloister_host.store.tx import Tx
 
 __all__ = ["MAX_SKEW_SECONDS", "ReplayError", "ReplayGuard"]
@@ -68,13 +69,15 @@ class ReplayGuard:
         if tx.execute(_INSERT, {**names, "digest": digest, "expires": expires}).rowcount == 1:
             return None
         stored_digest, reply = tuple(tx.execute(_SELECT, names).one())
+        if not isinstance(stored_digest, bytes) or not isinstance(reply, bytes | None):
+            raise TamperedError("requests")
         if not hmac.compare_digest(stored_digest, digest):
             raise ReplayError("this request's identifier was used by another request", retryable=False)
         if reply is None:
             raise ReplayError(
                 "this request is being worked on", hint="seal it anew, with the same idempotency key"
             )
-        return bytes(reply).decode("ascii")
+        return reply.decode("ascii", "replace")
 
     def finish(self, tx: Tx, jti: str, reply: str) -> None:
         """Keep the sealed reply for whoever repeats the request."""

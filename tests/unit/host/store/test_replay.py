@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from cloister_host.store import TamperedError
 from cloister_host.store.replay import MAX_SKEW_SECONDS, ReplayError
 from support.host_world import HostWorld
 
@@ -79,6 +80,15 @@ def test_a_reply_is_kept_for_a_request_that_was_undone(host: HostWorld) -> None:
     with host.store.begin() as tx:
         host.services.replay.keep(tx, "jti", DIGEST, int(host.clock.now) + 300, "refused")
     assert begin(host) == "refused"
+
+
+@pytest.mark.parametrize("change", ["digest = 'text'", "reply = 7", "reply = 'text'"])
+def test_a_row_that_is_not_even_bytes_is_found(host: HostWorld, change: str) -> None:
+    begin(host)
+    finish(host)
+    host.pen(f"UPDATE requests SET {change}")
+    with pytest.raises(TamperedError):
+        begin(host)
 
 
 def test_of_many_at_once_one_is_the_first(host: HostWorld) -> None:

@@ -230,8 +230,12 @@ def test_a_secret_of_another_deployment_under_the_same_keys_is_found(host: HostW
         reveal(host)
 
 
-@pytest.mark.parametrize("value", [None, b"", b"short", bytes(64)], ids=["gone", "empty", "short", "zeros"])
-def test_a_damaged_secret_is_found(host: HostWorld, value: bytes | None) -> None:
+@pytest.mark.parametrize(
+    "value",
+    [None, b"", b"short", bytes(64), "text", 7],
+    ids=["gone", "empty", "short", "zeros", "text", "number"],
+)
+def test_a_damaged_secret_is_found(host: HostWorld, value: Any) -> None:
     write(host, secret=b"one")
     put_blob(host, value)
     with pytest.raises(TamperedError):

@@ -39,8 +39,12 @@ def test_what_must_survive_a_rollback_is_done_after_it(host: HostWorld) -> None:
     def remember(tx: Tx) -> None:
         tx.insert(COUNTS, "acme", "refused", Count(1))
 
+    def fail(tx: Tx) -> None:
+        tx.on_rollback(remember)
+        fail_after(tx.insert(COUNTS, "acme", "undone", Count(1)))
+
     with pytest.raises(RuntimeError), host.store.begin() as tx:
-        fail_after(tx.on_rollback(remember), tx.insert(COUNTS, "acme", "undone", Count(1)))
+        fail(tx)
     with host.store.begin() as tx:
         assert [row.id for row in tx.scan(COUNTS, "acme")] == ["refused"]
 
