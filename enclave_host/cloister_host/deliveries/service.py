@@ -17,13 +17,13 @@ from cloister_host.store import Tx
 __all__ = ["DeliveryInfo", "DeliveryList", "DeliveryReplay", "DeliveryService"]
 
 
-class DeliveryReplay(Request, frozen=True):
+class DeliveryReplay(Request):
     """Names a delivery."""
 
     delivery_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{22}\Z", max_length=22)]
 
 
-class DeliveryInfo(Result, frozen=True):
+class DeliveryInfo(Result):
     """One delivery, without its payload (times in epoch seconds)."""
 
     delivery_id: str
@@ -37,7 +37,7 @@ class DeliveryInfo(Result, frozen=True):
     error: str
 
 
-class DeliveryList(Result, frozen=True):
+class DeliveryList(Result):
     """One page of deliveries; `next` continues it, and is empty at the end."""
 
     deliveries: list[DeliveryInfo]

@@ -174,7 +174,9 @@ class Channel:
 
     def _limit(self, deadline: float | None) -> None:
         if deadline is None:
-            self._connection.settimeout(None)
+            # Setting it costs a system call each time.
+            if self._connection.gettimeout() is not None:
+                self._connection.settimeout(None)
             return
         remaining = deadline - time.monotonic()
         if remaining <= 0:

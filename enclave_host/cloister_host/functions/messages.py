@@ -39,21 +39,21 @@ Column = Annotated[list[Any], Meta(max_length=MAX_ROWS)]
 ContextColumn = Annotated[list[ContextText | None], Meta(max_length=MAX_ROWS)]
 
 
-class Deploy(Request, frozen=True):
+class Deploy(Request):
     """A bundle, base64url, and the alias that shall point to it."""
 
     bundle: BundleText
     alias: Name | None = None
 
 
-class GrantNeeded(Result, frozen=True):
+class GrantNeeded(Result):
     """One grant that the digest needs before it can be invoked; the principal is `function:<digest>`."""
 
     action: str
     resource: str
 
 
-class Deployed(Result, frozen=True):
+class Deployed(Result):
     """What was deployed, and the grants it needs."""
 
     name: str
@@ -62,7 +62,7 @@ class Deployed(Result, frozen=True):
     needs: list[GrantNeeded]
 
 
-class Alias(Request, frozen=True):
+class Alias(Request):
     """Points an alias of a function to one of its deployed digests."""
 
     function: Name
@@ -70,14 +70,14 @@ class Alias(Request, frozen=True):
     digest: Digest
 
 
-class Disable(Request, frozen=True):
+class Disable(Request):
     """Stops a function at once, or lets it run again."""
 
     function: Name
     disabled: bool = True
 
 
-class VersionInfo(Result, frozen=True):
+class VersionInfo(Result):
     """One deployed bundle."""
 
     digest: str
@@ -86,7 +86,7 @@ class VersionInfo(Result, frozen=True):
     needs: list[GrantNeeded]
 
 
-class FunctionInfo(Result, frozen=True):
+class FunctionInfo(Result):
     """One function: where its aliases point, and the bundles deployed under its name."""
 
     name: str
@@ -95,14 +95,14 @@ class FunctionInfo(Result, frozen=True):
     versions: list[VersionInfo]
 
 
-class FunctionList(Result, frozen=True):
+class FunctionList(Result):
     """One page of functions; `next` continues it, and is empty at the end."""
 
     functions: list[FunctionInfo]
     next: str
 
 
-class Invoke(Request, frozen=True):
+class Invoke(Request):
     """One call: `inputs` by parameter name, or for a batch function `columns` of equal length."""
 
     function: Reference
@@ -113,7 +113,7 @@ class Invoke(Request, frozen=True):
     )
 
 
-class Invoked(Result, frozen=True):
+class Invoked(Result):
     """What was let out: `output` names the class of `value`."""
 
     value: Any
@@ -122,13 +122,13 @@ class Invoked(Result, frozen=True):
     delivery_id: str | None = None
 
 
-class RowError(Result, frozen=True):
+class RowError(Result):
     """Why a row has no value."""
 
     code: str
 
 
-class BatchInvoked(Result, frozen=True):
+class BatchInvoked(Result):
     """One value a row, in order; null where the row was null or has an error (by its index, as text)."""
 
     values: list[Any]

@@ -47,6 +47,11 @@ class Process(Protocol):
         """The host's end of the socketpair."""
         ...
 
+    @property
+    def pid(self) -> int:
+        """Its number in the host's pid namespace."""
+        ...
+
     def pause(self) -> None:
         """Stop it: between two calls nothing of a tenant runs."""
         ...

@@ -9,7 +9,7 @@ import socket
 import sys
 from pathlib import Path
 
-from cloister_host.functions.sandbox.harden import die_with, forgo_privileges, limit_resources
+from cloister_host.functions.sandbox.harden import die_with, forgo_privileges, limit_resources, mapped_bytes
 from cloister_host.functions.sandbox.worker import serve
 
 if __name__ == "__main__":
@@ -17,6 +17,6 @@ if __name__ == "__main__":
     die_with(int(parent))
     connection = socket.socket(fileno=int(descriptor))
     forgo_privileges()
-    limit_resources(memory_mib=int(memory_mib))
+    limit_resources(memory_mib=int(memory_mib), mapped=mapped_bytes())
     del sys.argv[1:]
     serve(connection, Path(code))

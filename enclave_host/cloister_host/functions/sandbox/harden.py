@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 from typing import Final
 
-__all__ = ["die_with", "forgo_privileges", "limit_resources"]
+__all__ = ["die_with", "die_with_parent", "forgo_privileges", "limit_resources", "mapped_bytes"]
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
@@ -22,9 +22,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def die_with(parent: int) -> None:
     """Be killed when the parent dies; leave at once if it is dead already."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     if os.getppid() != parent:
         os._exit(1)
+
+
+def die_with_parent() -> None:
+    """Be killed when the parent dies, from now on."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def forgo_privileges() -> None:
@@ -33,9 +38,9 @@ def forgo_privileges() -> None:
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
-def limit_resources(*, memory_mib: int) -> None:
-    """Bound memory beyond what is mapped now, descriptors, file sizes; no core dumps."""
-    memory = _mapped_bytes() + (memory_mib << 20)
+def limit_resources(*, memory_mib: int, mapped: int) -> None:
+    """Bound memory beyond what was mapped before, descriptors, file sizes; no core dumps."""
+    memory = mapped + (memory_mib << 20)
     for what, limit in (
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_NOFILE, _MAX_FILES),
@@ -45,7 +50,8 @@ def limit_resources(*, memory_mib: int) -> None:
         resource.setrlimit(what, (limit, limit))
 
 
-def _mapped_bytes() -> int:
+def mapped_bytes() -> int:
+    """What is mapped now; asked while there is a /proc."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     return pages * resource.getpagesize()
 

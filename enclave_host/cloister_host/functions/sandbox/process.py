@@ -23,10 +23,10 @@ from typing import Final
 from cloister.errors import UnavailableError
 from cloister_host.functions.sandbox import Job
 
-__all__ = ["ProcessSandbox", "unpack"]
+__all__ = ["ENVIRONMENT", "ProcessSandbox"]
 
 # One thread each: more would count against the memory limit, and deadlines are wall-clock time.
-_ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 class ProcessSandbox:
@@ -56,7 +56,7 @@ class ProcessSandbox:
         folder = Path(tempfile.mkdtemp(dir=self._root))
         ours, theirs = socket.socketpair()
         try:
-            unpack(job.files, folder / "code")
+            _unpack(job.files, folder / "code")
             (folder / "tmp").mkdir()
             arguments = [str(theirs.fileno()), str(folder / "code"), str(job.memory_mib), str(os.getpid())]
             popen = subprocess.Popen(  # noqa: S603 - constant program, our own arguments
@@ -73,7 +73,7 @@ class ProcessSandbox:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env=_ENVIRONMENT,
+                env=ENVIRONMENT,
                 cwd=folder / "tmp",
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
@@ -94,6 +94,11 @@ class RunningProcess:
         self._popen = popen
         self._folder = folder
         self.connection: Final = connection
+
+    @property
+    def pid(self) -> int:
+        """Its number, and that of its session."""
+        return self._popen.pid
 
     def pause(self) -> None:
         """Stop the worker's session."""
@@ -117,7 +122,7 @@ class RunningProcess:
                 os.killpg(self._popen.pid, number)
 
 
-def unpack(files: Mapping[str, bytes], folder: Path) -> None:
+def _unpack(files: Mapping[str, bytes], folder: Path) -> None:
     """Write a bundle's members below `folder`, read-only; their names were checked when it was read."""
     folder.mkdir()
     for name, content in files.items():
