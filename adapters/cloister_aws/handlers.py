@@ -37,7 +37,7 @@ def confidential(
     Powertools' `@idempotent` and tracing decorators go outside (above) this one.
 
     Args:
-        function: `name@alias`, or `name@sha256:...` for one digest.
+        function: `name@alias`, or `name@<digest>` for one bundle.
         client: For tests; by default one `cloister.Client` per process, made from the settings.
 
     Raises:

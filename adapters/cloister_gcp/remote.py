@@ -16,7 +16,16 @@ from typing import IO, Any, Final, Literal, NamedTuple, Protocol
 from cloister.errors import CloisterError, ConfigurationError, EvidenceError, FunctionError, UnavailableError
 from cloister.faas import FunctionName, Invoker, data_free, idempotency_key, shared_client
 from cloister_gcp.ddl import create_function
-from cloister_gcp.types import CONTEXT_TYPES, MALFORMED, check_type, context_text, from_sql, to_sql
+from cloister_gcp.types import (
+    CONTEXT_TYPES,
+    MALFORMED,
+    MAX_CONTEXT_CHARS,
+    check_type,
+    context_text,
+    from_sql,
+    is_text,
+    to_sql,
+)
 
 __all__ = ["Declaration", "Endpoint", "remote_function"]
 
@@ -24,7 +33,7 @@ OnRowError = Literal["null", "fail"]
 
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024  # what Cloud Run takes
 MAX_REPLY_BYTES: Final = 15 * 1024 * 1024
-MAX_ROWS: Final = 100_000
+MAX_ROWS: Final = 50_000  # the host's limit of one batch
 MAX_REQUEST_ID_CHARS: Final = 1024
 MAX_MESSAGE_BYTES: Final = 900  # of 1 KB for the whole `errorMessage` document
 _ARGUMENT: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -131,7 +140,7 @@ class Declaration:
             if any(value is None for value in call):
                 continue
             try:
-                rows.append((index, list(map(from_sql, call, self.args.values()))))
+                rows.append((index, self._row(call)))
             except ValueError:
                 failed[MALFORMED] += 1
         if rows:
@@ -145,6 +154,14 @@ class Declaration:
                 )
             log.warning("rows failed and answered NULL: %s", counts)
         return replies
+
+    def _row(self, call: Sequence[Any]) -> list[Any]:
+        values = [from_sql(value, kind) for value, kind in zip(call, self.args.values(), strict=True)]
+        for name, value in zip(self.args, values, strict=True):
+            # Refused here, or the host would refuse the whole batch for it.
+            if name in self.context and len(context_text(value)) > MAX_CONTEXT_CHARS:
+                raise ValueError(MALFORMED)
+        return values
 
     def _invoke(
         self, request: _Request, rows: Sequence[tuple[int, list[Any]]], replies: list[Any], invoker: Invoker
@@ -183,7 +200,7 @@ def remote_function(
     authentication, and give `roles/run.invoker` to the connection's service account alone.
 
     Args:
-        function: `name@alias`, or `name@sha256:...` for one digest.
+        function: `name@alias`, or `name@<digest>` for one bundle.
         args: SQL arguments in order: `Sealed`, `str`, `int`, `float` or `bool`. Those that are not context
             are the function's inputs.
         returns: `bool`, `str`, `int`, `float`, `Token` or `Sealed`, agreeing with the output class.
@@ -242,7 +259,7 @@ def _parse(body: bytes, *, width: int) -> _Request:
         raise ConfigurationError("this is no remote function request", hint=hint) from None
     if not isinstance(request_id, str) or not 0 < len(request_id) <= MAX_REQUEST_ID_CHARS:
         raise ConfigurationError("the request has no requestId", hint=hint)
-    if not isinstance(caller, str) or len(caller) > MAX_REQUEST_ID_CHARS or not _is_text(request_id, caller):
+    if not isinstance(caller, str) or len(caller) > MAX_REQUEST_ID_CHARS or not is_text(request_id + caller):
         raise ConfigurationError("the request's caller is not text", hint=hint)
     if not isinstance(calls, list) or len(calls) > MAX_ROWS:
         raise ConfigurationError(f"a request has at most {MAX_ROWS} calls", hint="lower max_batching_rows")
@@ -252,12 +269,3 @@ def _parse(body: bytes, *, width: int) -> _Request:
             hint="make the SQL function anew: cloister gcp ddl",
         )
     return _Request(request_id, caller, calls)
-
-
-def _is_text(*values: str) -> bool:
-    """Whether strings have a UTF-8 form: JSON may carry lone surrogates."""
-    try:
-        "".join(values).encode()
-    except UnicodeEncodeError:
-        return False
-    return True

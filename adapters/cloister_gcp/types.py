@@ -5,6 +5,7 @@ Source: https://cloud.google.com/bigquery/docs/remote-functions#sql_type_encodin
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any, Final
@@ -13,7 +14,17 @@ from cloister.envelope import Sealed
 from cloister.errors import ConfigurationError, OpenError
 from cloister.reply import Token
 
-__all__ = ["CONTEXT_TYPES", "MALFORMED", "SQL_TYPES", "check_type", "context_text", "from_sql", "to_sql"]
+__all__ = [
+    "CONTEXT_TYPES",
+    "MALFORMED",
+    "MAX_CONTEXT_CHARS",
+    "SQL_TYPES",
+    "check_type",
+    "context_text",
+    "from_sql",
+    "is_text",
+    "to_sql",
+]
 
 SQL_TYPES: Final[dict[type, str]] = {
     Sealed: "STRING",
@@ -26,6 +37,7 @@ SQL_TYPES: Final[dict[type, str]] = {
 CONTEXT_TYPES: Final = frozenset({str, int, bool})
 MALFORMED: Final = "malformed"
 EXACT: Final = 2**53
+MAX_CONTEXT_CHARS: Final = 1024
 INT64: Final = range(-(2**63), 2**63)
 _DIGITS: Final = re.compile(r"-?[0-9]{1,19}")
 
@@ -49,7 +61,7 @@ def from_sql(value: Any, kind: type) -> Any:
     match value:
         case str() if kind is Sealed:
             return _sealed(value)
-        case str() if kind is Token or kind is str:
+        case str() if (kind is Token or kind is str) and is_text(value):
             return kind(value)
         case bool() if kind is bool:
             return value
@@ -57,9 +69,18 @@ def from_sql(value: Any, kind: type) -> Any:
             return value
         case str() if kind is int and _DIGITS.fullmatch(value) and int(value) in INT64:
             return int(value)
-        case int() | float() if kind is float and not isinstance(value, bool):
+        case int() | float() if kind is float and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
     raise ValueError(MALFORMED)
+
+
+def is_text(value: str) -> bool:
+    """Whether a string has a UTF-8 form: JSON may carry lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _sealed(text: str) -> Sealed:

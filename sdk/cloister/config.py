@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from cloister.errors import ConfigurationError
 
-__all__ = ["SETTINGS", "Setting", "Settings"]
+__all__ = ["SETTINGS", "Setting", "Settings", "gather"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +52,11 @@ SETTINGS: Final = (
         default="60",
     ),
     Setting(
+        name="receiver_url",
+        variable="CLOISTER_RECEIVER_URL",
+        help="Public origin under which the host calls this application, for receivers of deliveries.",
+    ),
+    Setting(
         name="profile",
         variable="CLOISTER_PROFILE",
         help="Which table of `cloister.toml` is read.",
@@ -83,40 +88,12 @@ class Settings:
         environment: Mapping[str, str] | None = None,
         **explicit: Any,
     ) -> Settings:
-        """Gather the settings: explicit argument > environment > `cloister.toml`.
-
-        The file is looked for in `directory` (the working directory by default) and its parents;
-        paths in it are relative to it.
+        """Gather what a client needs; see `gather`.
 
         Raises:
             ConfigurationError: A setting is missing, unknown or malformed.
         """
-        env = os.environ if environment is None else environment
-        unknown = explicit.keys() - {setting.name for setting in SETTINGS}
-        if unknown:
-            raise ConfigurationError(f"unknown setting: {', '.join(sorted(unknown))}")
-        profile = explicit.get("profile") or env.get("CLOISTER_PROFILE")
-        from_file = _read_file(directory or Path.cwd(), profile)
-        values: dict[str, Any] = {}
-        for setting in SETTINGS:
-            for source in (
-                explicit.get(setting.name),
-                env.get(setting.variable),
-                from_file.get(setting.name),
-            ):
-                if source is not None and source != "":
-                    values[setting.name] = source
-                    break
-            else:
-                values[setting.name] = setting.default
-        missing = [
-            s.variable for s in SETTINGS if s.name in {"url", "tenant", "policy"} and not values[s.name]
-        ]
-        if missing:
-            raise ConfigurationError(
-                f"missing setting: {', '.join(missing)}",
-                hint=f"set it in the environment or in {FILE}; `cloister host dev` writes one",
-            )
+        values = gather(("url", "tenant", "policy"), directory=directory, environment=environment, **explicit)
         key_file = values["api_key_file"]
         return cls(
             url=str(values["url"]),
@@ -126,6 +103,48 @@ class Settings:
             api_key_file=Path(key_file) if key_file else None,
             timeout_seconds=_seconds(values["timeout_seconds"]),
         )
+
+
+def gather(
+    required: Collection[str],
+    *,
+    directory: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    **explicit: Any,
+) -> dict[str, Any]:
+    """Gather the settings: explicit argument > environment > `cloister.toml` > default.
+
+    The file is looked for in `directory` (the working directory by default) and its parents; paths in it
+    are relative to it.
+
+    Raises:
+        ConfigurationError: A required setting is missing, or one is unknown or malformed.
+    """
+    env = os.environ if environment is None else environment
+    unknown = explicit.keys() - {setting.name for setting in SETTINGS}
+    if unknown:
+        raise ConfigurationError(f"unknown setting: {', '.join(sorted(unknown))}")
+    profile = explicit.get("profile") or env.get("CLOISTER_PROFILE")
+    from_file = _read_file(directory or Path.cwd(), profile)
+    values: dict[str, Any] = {}
+    for setting in SETTINGS:
+        for source in (
+            explicit.get(setting.name),
+            env.get(setting.variable),
+            from_file.get(setting.name),
+        ):
+            if source is not None and source != "":
+                values[setting.name] = source
+                break
+        else:
+            values[setting.name] = setting.default
+    missing = [s.variable for s in SETTINGS if s.name in required and not values[s.name]]
+    if missing:
+        raise ConfigurationError(
+            f"missing setting: {', '.join(missing)}",
+            hint=f"set it in the environment or in {FILE}; `cloister host dev` writes one",
+        )
+    return values
 
 
 def _seconds(value: Any) -> float:

@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import itertools
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ __all__ = [
     "shared_client",
 ]
 
-MAX_SELECTOR_CHARS: Final = 128
+_IS_DIGEST: Final = re.compile(r"[0-9a-f]{64}").fullmatch
 PASSED_ON: Final = (KeyboardInterrupt, GeneratorExit)
 OUR_PACKAGES: Final = frozenset({"cloister", "cloister_aws", "cloister_gcp", "cloister_azure"})
 STDLIB: Final = str(Path(os.__file__).parent) + os.sep
@@ -70,7 +71,7 @@ class Invoker(Protocol):
 
 
 class FunctionName(NamedTuple):
-    """`name@alias`, or `name@sha256:...` for one digest and no other."""
+    """`name@alias`, or `name@<digest>` for one bundle and no other."""
 
     name: str
     selector: str
@@ -84,19 +85,18 @@ class FunctionName(NamedTuple):
         """
         name, _, selector = text.partition("@")
         check_name(name, "function")
-        if selector.startswith("sha256:") and len(selector) <= MAX_SELECTOR_CHARS:
-            return cls(name, selector)
         if not selector:
             raise ConfigurationError(
                 "the function is named without an alias", hint=f"write {name + '@prod'!r}, or name a digest"
             )
-        check_name(selector, "alias")
+        if not _IS_DIGEST(selector):
+            check_name(selector, "alias")
         return cls(name, selector)
 
     @property
     def digest(self) -> str | None:
         """The one digest that is meant, if the name says so."""
-        return self.selector if self.selector.startswith("sha256:") else None
+        return self.selector if _IS_DIGEST(self.selector) else None
 
     def __str__(self) -> str:
         return f"{self.name}@{self.selector}"
