@@ -19,6 +19,7 @@ from cloister_host.attester import Attester
 from cloister_host.attester.simulated import SimulatedAttester
 from cloister_host.deliveries.dispatcher import Dispatcher as DeliveryDispatcher
 from cloister_host.deliveries.outbox import Outbox
+from cloister_host.deliveries.schedule import Schedule
 from cloister_host.deliveries.service import DeliveryService
 from cloister_host.egress import Egress
 from cloister_host.egress.settings import EgressSettings
@@ -115,7 +116,9 @@ def build(settings: HostSettings, *, clock: Callable[[], float] = time.time) -> 
             holders=({"format": attester.format, "measurements": {"measurement": image}, "minimum": {}},),
             clock=clock,
         )
-        functions = stack.enter_context(_functions(services, keysets, sandbox, egress_settings))
+        functions = stack.enter_context(
+            _functions(services, keysets, sandbox, egress_settings, settings.deliveries)
+        )
         operations = {**services.operations(), **functions.operations}
         metrics = Metrics()
 
@@ -161,7 +164,11 @@ class _Functions:
 
 @contextmanager
 def _functions(
-    services: Services, keysets: KeysetManager, sandbox: Sandbox, egress_settings: EgressSettings
+    services: Services,
+    keysets: KeysetManager,
+    sandbox: Sandbox,
+    egress_settings: EgressSettings,
+    schedule: Schedule,
 ) -> Iterator[_Functions]:
     with ExitStack() as stack:
         egress = Egress(egress_settings)
@@ -174,6 +181,7 @@ def _functions(
             signer=keysets,
             grants=services.grants,
             audit=services.audit,
+            schedule=schedule,
         )
         stack.callback(deliveries.close)
         pool = Pool(sandbox)

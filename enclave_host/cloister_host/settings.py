@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from cloister_host.deliveries.schedule import Schedule
+
 __all__ = ["MAX_REQUEST_BYTES", "HostSettings"]
 
 MAX_REQUEST_BYTES: Final = 96 * 1024 * 1024
@@ -22,6 +24,7 @@ class HostSettings:
         egress_trust_anchors: PEM files of authorities trusted for egress beside the public ones.
         egress_allow_private_addresses: Let egress reach loopback and private addresses. A debug
             switch: it is attested, and production policies refuse it.
+        deliveries: When deliveries that failed are sent again.
     """
 
     state: Path
@@ -29,6 +32,7 @@ class HostSettings:
     max_request_bytes: int = MAX_REQUEST_BYTES
     egress_trust_anchors: tuple[Path, ...] = field(default=())
     egress_allow_private_addresses: bool = False
+    deliveries: Schedule = field(default_factory=Schedule)
 
     @property
     def database_url(self) -> str:

@@ -22,6 +22,7 @@ import pytest
 if TYPE_CHECKING:
     from cloister.client import Client
     from cloister_host.app import Host
+    from cloister_host.deliveries.schedule import Schedule
 
 __all__ = ["EmbeddedHost", "Tenant", "cloister_host", "cloister_tenant", "embedded_host"]
 
@@ -118,10 +119,19 @@ def embedded_host(
     *,
     egress_trust_anchors: Sequence[Path] = (),
     egress_allow_private_addresses: bool = False,
+    deliveries: Schedule | None = None,
 ) -> Iterator[EmbeddedHost]:
-    """Run a host in this process; `directory` is new or holds the state of an earlier run."""
+    """Run a host in this process.
+
+    Args:
+        directory: New, or with the state of an earlier run.
+        egress_trust_anchors: As in `HostSettings`.
+        egress_allow_private_addresses: As in `HostSettings`.
+        deliveries: A schedule for tests that do not wait for the usual one.
+    """
     from cloister._cli._client import write_private  # noqa: PLC0415 (a pytest plugin stays light)
     from cloister_host.app import build, initialize  # noqa: PLC0415 (a pytest plugin stays light)
+    from cloister_host.deliveries.schedule import Schedule  # noqa: PLC0415 (a pytest plugin stays light)
     from cloister_host.development import client_of, policy_text  # noqa: PLC0415 (a pytest plugin stays light)
     from cloister_host.identity.caller import SYSTEM_TENANT  # noqa: PLC0415 (a pytest plugin stays light)
     from cloister_host.server import running  # noqa: PLC0415 (a pytest plugin stays light)
@@ -131,6 +141,7 @@ def embedded_host(
         state=directory / "state",
         egress_trust_anchors=tuple(egress_trust_anchors),
         egress_allow_private_addresses=egress_allow_private_addresses,
+        deliveries=deliveries or Schedule(),
     )
     operator_key = directory / "operator.key"
     if not operator_key.exists():

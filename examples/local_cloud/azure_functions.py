@@ -30,7 +30,7 @@ from local_cloud.install import azure_python
 from local_cloud.process import Process, clean_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from local_cloud.ca import LocalCA
 
@@ -67,7 +67,7 @@ class AzureFunctions:
     Args:
         directory: The folder with `function_app.py` and, if there is one, `host.json`.
         ca: Issues the certificate.
-        environment: The app settings.
+        environment: The app settings, or what makes them from the app's URL.
         python: The interpreter; by default the best one installed.
     """
 
@@ -76,23 +76,29 @@ class AzureFunctions:
         directory: Path,
         *,
         ca: LocalCA,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | Callable[[str], Mapping[str, str]] | None = None,
         python: Path | None = None,
     ) -> None:
         self.function_key = secrets.token_urlsafe(32)
         self.reports: list[Report] = []
+        self.requests: list[Request] = []
         self._python = python or azure_python() or Path(sys.executable)
         self._directory = directory.resolve()
-        self._environment = clean_environment(environment)
         self._faults: deque[Fault] = deque()
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._ended_logs = ""
-        self._worker = self._start()
-        self.runtime = self._worker.runtime
-        self._routes = list(_routes(self._worker.functions, _route_prefix(self._directory)))
+        self._routes: list[_Route] = []
         self._server = HttpServer(self._serve, tls=ca.server_context(), host="localhost")
         self.url = self._server.url
+        self._environment = clean_environment(environment(self.url) if callable(environment) else environment)
+        try:
+            self._worker = self._start()
+        except BaseException:
+            self._server.close()
+            raise
+        self.runtime = self._worker.runtime
+        self._routes = list(_routes(self._worker.functions, _route_prefix(self._directory)))
 
     @property
     def logs(self) -> str:
@@ -131,6 +137,7 @@ class AzureFunctions:
             return self._worker
 
     def _serve(self, request: Request) -> Response:
+        self.requests.append(request)
         fault = self._faults.popleft() if self._faults else None
         if fault is Fault.SERVER_ERROR:
             return Response(status=500)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import random
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import structlog
@@ -18,6 +16,7 @@ from cloister.protocol.attest import AttestationDocument
 from cloister.protocol.delivery import payload_digest
 from cloister_host.audit import Audit, Outcome
 from cloister_host.deliveries.outbox import Due, Outbox
+from cloister_host.deliveries.schedule import Schedule
 from cloister_host.egress import Egress
 from cloister_host.policy import Grants
 from cloister_host.store import Tx
@@ -42,28 +41,6 @@ class DeliverySigner(Protocol):
     def staple(self) -> AttestationDocument:
         """Evidence with which the receiver appraises the host offline."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
-    """When a failed sending is tried again: doubling waits with jitter, then it is dead.
-
-    Attributes:
-        first_seconds: Wait after the first failure.
-        longest_seconds: No wait is longer.
-        attempts: Sendings before a delivery is given up; by default for about six hours.
-        poll_seconds: How often to look for what became due or was left by another replica.
-    """
-
-    first_seconds: float = 1.0
-    longest_seconds: float = 3600.0
-    attempts: int = 16
-    poll_seconds: float = 1.0
-
-    def wait_seconds(self, attempts: int) -> float:
-        """How long to wait after so many failures."""
-        longest = min(self.first_seconds * 2.0 ** (attempts - 1), self.longest_seconds)
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
 
 
 class Dispatcher:
