@@ -44,7 +44,7 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
     tenant: str
     credential: dict[str, str]
     payload: msgspec.Raw
-    idempotency_key: str
+    idempotency_key: str = ""
 
     @property
     def digest(self) -> bytes:
@@ -135,7 +135,7 @@ class Dispatcher:
 
     def _answer(self, request: OpenedRequest, correlation_id: str) -> str:
         try:
-            task = self._task(request.body)
+            task = self._task(request.plaintext)
             answer = self._staged if task.operation.staged else self._direct
             return answer(request, task, correlation_id)
         except CloisterError as error:
@@ -146,8 +146,8 @@ class Dispatcher:
             failure = UnavailableError("the host failed to carry this out", retryable=False)
         return self._refuse(request, failure, correlation_id)
 
-    def _task(self, members: Mapping[str, Any]) -> _Task:
-        body = _body(members)
+    def _task(self, plaintext: bytes) -> _Task:
+        body = _body(plaintext)
         operation = self._operations.get(body.op)
         if operation is None:
             raise ConfigurationError("there is no such operation", hint="see /openapi.json")
@@ -227,20 +227,12 @@ class Dispatcher:
         return reply
 
 
-def _body(members: Mapping[str, Any]) -> _Body:
+def _body(plaintext: bytes) -> _Body:
     try:
-        op, tenant, credential = members["op"], members["tenant"], members["credential"]
-        payload, key = members["payload"], members.get("idempotency_key", "")
-    except KeyError as missing:
-        raise ConfigurationError(f"the request has no member {missing.args[0]!r}") from None
-    if not (isinstance(op, str) and isinstance(tenant, str) and isinstance(key, str)):
-        raise ConfigurationError("the request's members op, tenant and idempotency_key are text")
-    if not isinstance(credential, dict) or not all(isinstance(v, str) for v in credential.values()):
-        raise ConfigurationError("the request's credential is malformed")
-    return _Body(
-        op=op,
-        tenant=tenant,
-        credential=credential,
-        payload=msgspec.Raw(msgspec.json.encode(payload)),
-        idempotency_key=key,
-    )
+        return msgspec.json.decode(plaintext, type=_Body)
+    except (msgspec.MsgspecError, RecursionError):
+        # msgspec's own message may quote a member.
+        raise ConfigurationError(
+            "the request's body cannot be read",
+            hint="its members are op, tenant, credential, payload and idempotency_key",
+        ) from None

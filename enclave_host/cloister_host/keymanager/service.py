@@ -25,7 +25,6 @@ from cloister_host.keymanager.messages import (
     Opened,
     OpenedValues,
     PublicKeyStatement,
-    SealedValue,
     UnwrappedKey,
     UnwrapRequest,
     ValueOpen,
@@ -210,18 +209,19 @@ class KeyService:
 
     def open(self, caller: Caller, request: ValueOpen, tx: Tx) -> OpenedValues:
         """Open values here (right `decrypt` on every key among them; one audit entry a value)."""
-        keys = frozenset(name for name in map(_key_of, request.values) if name is not None)
+        values = [_parsed(item.sealed) for item in request.values]
+        keys = frozenset(value.key for value in values if isinstance(value, Sealed))
         for key in sorted(keys):
             self._grants.require(tx, caller, "decrypt", f"key/{key}")
         opened = self._manager.open_granted(
             tx,
             caller.tenant,
-            [item.sealed for item in request.values],
+            values,
             [item.context for item in request.values],
             keys=keys,
         )
         self._audit.record_many(
-            tx, caller, act="value.open", events=list(map(_event, request.values, opened))
+            tx, caller, act="value.open", events=list(map(_event, values, opened))
         )
         return OpenedValues(values=list(map(_opened, opened)))
 
@@ -237,20 +237,20 @@ def _versions(tx: Tx, tenant: str, key: str) -> list[VersionInfo]:
     ]
 
 
-def _key_of(item: SealedValue) -> str | None:
+def _parsed(text: str) -> str:
+    """The value with its header read, or the text as it came if it is none."""
     try:
-        return Sealed(item.sealed).key
+        return Sealed(text)
     except OpenError:
-        return None
+        return text
 
 
-def _event(item: SealedValue, opened: Value | OpenError) -> Event:
+def _event(value: str, opened: Value | OpenError) -> Event:
     # The digest is of ciphertext, so it gives nothing away.
-    failed = isinstance(opened, OpenError)
     return Event(
-        resource=f"key/{_key_of(item) or '*'}",
-        outcome="failed" if failed else "done",
-        detail={"sealed": digest(item.sealed.encode("utf-8", "surrogatepass"))},
+        resource=f"key/{value.key}" if isinstance(value, Sealed) else "key/*",
+        outcome="failed" if isinstance(opened, OpenError) else "done",
+        detail={"sealed": digest(value.encode("utf-8", "surrogatepass"))},
     )
 
 

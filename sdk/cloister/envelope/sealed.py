@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, Self
 
 from cloister.errors import OpenError
@@ -126,6 +127,7 @@ def _parse(text: str) -> ValueHeader:
     return header
 
 
+@lru_cache(maxsize=1024)  # a column has one header; a header is public
 def _parse_header(protected: str) -> ValueHeader:
     try:
         own = _OWN(b64url_decode(protected).decode("ascii"))

@@ -59,14 +59,23 @@ class SealedRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedRequest:
-    """A request that opened under one of the host's request keys."""
+    """A request that opened under one of the host's request keys; its plaintext is JSON, not yet parsed."""
 
-    body: Mapping[str, Any]
+    plaintext: bytes = field(repr=False)
     kid: str
     jti: str
     expires: int
     digest: bytes
     cek: Secret = field(repr=False)
+
+    @property
+    def body(self) -> Mapping[str, Any]:
+        """The members of PROTOCOL 6.
+
+        Raises:
+            OpenError: It is not a JSON object.
+        """
+        return _load(self.plaintext)
 
 
 def seal_request(
@@ -110,7 +119,7 @@ def open_request(jwe: jose.Jwe, *, token: str, key: jose.Key, now: float) -> Ope
     """Open a request and check its times; replay is the caller's next check.
 
     Raises:
-        OpenError: It does not open, or its body is not a JSON object.
+        OpenError: It does not open, or its header is malformed.
         LimitError: It is expired, from the future, or asks to live too long.
     """
     # (1) Authenticity: nothing in the header is believed before the tag is checked.
@@ -127,9 +136,8 @@ def open_request(jwe: jose.Jwe, *, token: str, key: jose.Key, now: float) -> Ope
         raise LimitError("the request is from the future", hint="check the client's clock")
     if expires < now - MAX_SKEW_SECONDS:
         raise LimitError("the request has expired", hint="check the client's clock")
-    # (3) The body.
     return OpenedRequest(
-        body=_load(plaintext),
+        plaintext=plaintext,
         kid=str(jwe.header["kid"]),
         jti=jti,
         expires=expires,
