@@ -39,7 +39,7 @@ def describe(forecast: Mapping[str, Any]) -> str:
         f"probability of default {forecast['probability_of_default']:.1%}"
     )
     reasons = [f"{reason['code']}  {reason['text']}" for reason in forecast["reasons"]]
-    return "\n  ".join([headline, *reasons])
+    return "\n    ".join([headline, *reasons])
 
 
 def main(arguments: list[str]) -> int:

@@ -96,6 +96,7 @@ class CreditCloud:
 @contextmanager
 def credit_cloud(host: EmbeddedHost) -> Iterator[CreditCloud]:
     """Set the workflow up on a host: keys, function, principals, bucket, Lambda function."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # moto's access log
     tenant = host.tenant()
     with tenant.admin as admin:
         for key in ("credit-histories", "forecasts"):
@@ -113,7 +114,6 @@ def credit_cloud(host: EmbeddedHost) -> Iterator[CreditCloud]:
                 name="credit-forecast",
             ) as function,
         ):
-            logging.getLogger("werkzeug").setLevel(logging.WARNING)  # moto's access log
             s3 = cloud.client()
             s3.create_bucket(Bucket=BUCKET)
             yield CreditCloud(
