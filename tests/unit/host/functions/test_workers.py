@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cloister.errors import CloisterError, FunctionError
+from cloister.errors import CloisterError, ConfigurationError, FunctionError
 from cloister.function.bundle import Bundle, build_bundle
 from cloister.function.manifest import Manifest
 from cloister_host.functions.frames import Answer, Ask
@@ -19,6 +19,7 @@ from cloister_host.functions.sandbox import Job, Sandbox
 from cloister_host.functions.sandbox.namespaces import NamespaceSandbox
 from cloister_host.functions.sandbox.process import ProcessSandbox
 from cloister_host.functions.workers import Pool, WorkerKey
+from support import require
 
 HEAD = """
 import gc, os, socket, struct
@@ -72,7 +73,10 @@ pids: list[int] = []  # of the workers that `run` used, in order
 
 @pytest.fixture(params=[ProcessSandbox, NamespaceSandbox], ids=["process", "namespaces"])
 def sandbox(request: pytest.FixtureRequest) -> Sandbox:
-    started: Sandbox = request.param()
+    try:
+        started: Sandbox = request.param()
+    except ConfigurationError as error:
+        require.missing("the namespaces sandbox", install=str(error))
     return started
 
 

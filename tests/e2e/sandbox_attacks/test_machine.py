@@ -1,0 +1,314 @@
+"""What of the machine a function can reach: nothing but its inputs, its code and a small empty folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import Prison
+
+pytestmark = pytest.mark.timeout(120)
+
+FAMILIES = {
+    "unix": 1,
+    "inet": 2,
+    "inet6": 10,
+    "netlink": 16,
+    "packet": 17,
+    "alg": 38,
+    "vsock": 40,
+    "xdp": 44,
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize("kind", [1, 2, 3])
+def test_no_socket_of_any_family(prison: Prison, family: int, kind: int) -> None:
+    assert prison.run(f"return syscall(41, {family}, {kind}, 0)") == "EPERM"
+
+
+# Numbers of x86-64.
+CALLS = {
+    "socketpair": 53,
+    "connect": 42,
+    "bind": 49,
+    "accept": 43,
+    "sendmsg": 46,
+    "recvmsg": 47,
+    "clone": 56,
+    "fork": 57,
+    "vfork": 58,
+    "execve": 59,
+    "execveat": 322,
+    "clone3": 435,
+    "kill": 62,
+    "tkill": 200,
+    "tgkill": 234,
+    "ptrace": 101,
+    "process_vm_readv": 310,
+    "process_vm_writev": 311,
+    "process_madvise": 440,
+    "pidfd_open": 434,
+    "pidfd_getfd": 438,
+    "kcmp": 312,
+    "io_uring_setup": 425,
+    "io_uring_enter": 426,
+    "bpf": 321,
+    "perf_event_open": 298,
+    "userfaultfd": 323,
+    "add_key": 248,
+    "request_key": 249,
+    "keyctl": 250,
+    "memfd_create": 319,
+    "memfd_secret": 447,
+    "mount": 165,
+    "umount2": 166,
+    "pivot_root": 155,
+    "chroot": 161,
+    "fsopen": 430,
+    "move_mount": 429,
+    "open_tree": 428,
+    "mount_setattr": 442,
+    "unshare": 272,
+    "setns": 308,
+    "setuid": 105,
+    "setresuid": 117,
+    "capset": 126,
+    "prctl": 157,
+    "arch_prctl": 158,
+    "seccomp": 317,
+    "setrlimit": 160,
+    "sched_setaffinity": 203,
+    "sched_setscheduler": 144,
+    "setpriority": 141,
+    "personality": 135,
+    "modify_ldt": 154,
+    "ioperm": 173,
+    "iopl": 172,
+    "reboot": 169,
+    "swapon": 167,
+    "init_module": 175,
+    "finit_module": 313,
+    "kexec_load": 246,
+    "settimeofday": 164,
+    "clock_settime": 227,
+    "syslog": 103,
+    "quotactl": 179,
+    "acct": 163,
+    "name_to_handle_at": 303,
+    "open_by_handle_at": 304,
+    "fanotify_init": 300,
+    "inotify_init1": 294,
+    "splice": 275,
+    "vmsplice": 278,
+    "shmget": 29,
+    "semget": 64,
+    "msgget": 68,
+    "mq_open": 240,
+    "timer_create": 222,
+    "setitimer": 38,
+    "alarm": 37,
+    "symlink": 88,
+    "link": 86,
+    "mknod": 133,
+    "chmod": 90,
+    "chown": 92,
+    "setxattr": 188,
+    "pkey_mprotect": 329,
+    "landlock_create_ruleset": 444,
+    "openat2": 437,
+    "copy_file_range": 326,
+    "sendfile": 40,
+}
+
+
+@pytest.mark.parametrize("number", CALLS.values(), ids=CALLS)
+def test_a_system_call_that_is_not_listed_fails(prison: Prison, number: int) -> None:
+    assert prison.run(f"return syscall({number}, 0, 0, 0, 0, 0, 0)") == "EPERM"
+
+
+@pytest.mark.parametrize("number", [0x4000_0000 | 1, 0x4000_0000 | 520])
+def test_numbers_of_another_abi_end_the_worker(prison: Prison, number: int) -> None:
+    with pytest.raises(Exception, match="process ended"):
+        prison.run(f"return syscall({number}, 0, 0, 0)")
+
+
+def test_thirty_two_bit_calls_end_the_worker(prison: Prison) -> None:
+    # int 0x80 needs machine code, and there is no memory to put it in: see the next tests.
+    assert prison.run("return attempt(lambda: __import__('mmap').mmap(-1, 4096, prot=7))") == "EPERM"
+
+
+@pytest.mark.parametrize("protection", [4, 5, 6, 7])
+def test_no_anonymous_memory_is_executable(prison: Prison, protection: int) -> None:
+    assert prison.run(f"return syscall(9, 0, 4096, {protection}, 0x22, -1, 0)") == "EPERM"
+
+
+def test_no_memory_is_made_executable_afterwards(prison: Prison) -> None:
+    body = """
+import mmap
+memory = mmap.mmap(-1, 4096)
+address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+return syscall(10, address, 4096, 5)
+"""
+    assert prison.run(body) == "EPERM"
+
+
+def test_no_file_of_its_own_is_mapped_executable(prison: Prison) -> None:
+    body = """
+import mmap
+open("/tmp/x", "wb").write(bytes(4096))
+file = os.open("/tmp/x", os.O_RDONLY)
+return attempt(lambda: mmap.mmap(file, 4096, flags=mmap.MAP_PRIVATE, prot=5))
+"""
+    assert prison.run(body) == "EPERM"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/proc",
+        "/proc/self/mem",
+        "/proc/1/environ",
+        "/sys",
+        "/dev/null",
+        "/dev/nsm",
+        "/etc/passwd",
+        "/home",
+    ],
+)
+def test_this_path_is_not_there(prison: Prison, path: str) -> None:
+    assert prison.run(f"return attempt(lambda: os.open({path!r}, os.O_RDONLY))") == "ENOENT"
+
+
+def test_nothing_lies_at_the_top_but_what_is_declared(prison: Prison) -> None:
+    found = str(prison.run("return ' '.join(sorted(os.listdir('/')))")).split()
+    tops = {Path(path).parts[1] for path in (sys.base_prefix, sys.prefix, os.path.realpath(__file__))}
+    assert set(found) <= {"code", "tmp", "usr", "lib", "lib64"} | tops
+
+
+def test_the_hosts_files_are_not_below_the_python_tree(prison: Prison) -> None:
+    assert prison.run(f"return attempt(lambda: open({__file__!r}).read())") == "ENOENT"
+    assert prison.run(f"return attempt(lambda: os.listdir({str(Path.home())!r}))") in {
+        "ENOENT",
+        "gave ['.pyenv']",
+    }
+
+
+@pytest.mark.parametrize("path", ["/x", "/code/x", "/code/function.py", "/usr/lib/x", os.__file__])
+def test_this_path_cannot_be_written(prison: Prison, path: str) -> None:
+    flags = "os.O_WRONLY | os.O_CREAT"
+    assert prison.run(f"return attempt(lambda: os.open({path!r}, {flags}))") in {"EROFS", "EACCES", "EPERM"}
+
+
+def test_its_own_folder_is_small_and_private(prison: Prison) -> None:
+    fill = """
+try:
+    for number in range(64):
+        open(f"/tmp/{number}", "wb").write(bytes(1 << 20))
+except OSError as error:
+    return errno.errorcode[error.errno]
+"""
+    assert prison.run(fill) in {"ENOSPC", "EDQUOT"}
+    write = 'open("/tmp/mine", "w").write(value); return ",".join(os.listdir("/tmp"))'
+    assert prison.run(write, principal="a") == "mine"
+    assert prison.run('return ",".join(os.listdir("/tmp"))', principal="b") == ""
+
+
+def test_too_many_files_are_refused(prison: Prison) -> None:
+    body = """
+try:
+    for number in range(100_000):
+        open(f"/tmp/{number}", "wb").close()
+except OSError as error:
+    return errno.errorcode[error.errno]
+"""
+    assert prison.run(body) in {"ENOSPC", "EDQUOT"}
+
+
+def test_nobody_else_is_in_sight(prison: Prison) -> None:
+    assert prison.run("return repr((os.getpid(), os.getppid()))") == "(1, 0)"
+
+
+def test_it_is_nobody_and_cannot_become_anybody(prison: Prison) -> None:
+    expected = 65534 if os.getuid() == 0 else 0
+    assert prison.run("return str(os.getuid())") == str(expected)
+    for call in ("os.setuid(0)", "os.setgid(0)", "os.setgroups([0])", "os.setsid()"):
+        assert prison.run(f"return attempt(lambda: {call})") == "EPERM"
+
+
+def test_limits_cannot_be_raised(prison: Prison) -> None:
+    raise_it = "import resource\nreturn attempt(lambda: resource.setrlimit(resource.RLIMIT_AS, (-1, -1)))"
+    assert prison.run(raise_it) in {"EPERM", "ValueError"}
+
+
+def test_no_descriptor_but_its_own_socket(prison: Prison) -> None:
+    body = """
+found = []
+for number in range(1 << 16):
+    try:
+        found.append((number, oct(os.fstat(number).st_mode & 0o170000)))
+    except OSError:
+        pass
+return repr(found)
+"""
+    kinds = [kind for _, kind in eval(str(prison.run(body)))]
+    assert kinds == ["0o20000", "0o20000", "0o20000", "0o140000"]
+
+
+def test_a_descriptor_of_the_zygote_or_host_is_not_among_what_it_holds(prison: Prison) -> None:
+    # Its one socket leads to the host's channel; a second end cannot be received (no recvmsg).
+    assert prison.run("return syscall(47, 3, 0, 0)") == "EPERM"
+
+
+def test_the_environment_holds_nothing(prison: Prison) -> None:
+    names = set(str(prison.run("return ' '.join(os.environ)")).split())
+    assert names <= {"LC_CTYPE", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
+
+
+def test_numpy_works_inside(prison: Prison) -> None:
+    body = "import numpy\nreturn str(int((numpy.arange(100.0).reshape(10, 10) @ numpy.ones(10)).sum()))"
+    assert prison.run(body, memory_mib=256) == "4950"
+
+
+def test_time_zones_and_hashes_work_inside(prison: Prison) -> None:
+    body = (
+        "import hashlib, zoneinfo\nreturn hashlib.sha256(b'').hexdigest()[:4] + zoneinfo.ZoneInfo('UTC').key"
+    )
+    assert prison.run(body) == "e3b0UTC"
+
+
+def test_everything_ends_with_the_host() -> None:
+    program = (
+        "import os, time\n"
+        "from cloister_host.functions.sandbox import Job\n"
+        "from cloister_host.functions.sandbox.namespaces import NamespaceSandbox\n"
+        "sandbox = NamespaceSandbox()\n"
+        "worker = sandbox.start(Job(owner=('t', 'd'), files={}, memory_mib=16))\n"
+        "print(worker.pid, sandbox._zygote.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    host = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert host.stdout is not None
+    pids = host.stdout.readline().split()
+    assert all(Path(f"/proc/{pid}").exists() for pid in pids)
+    host.kill()
+    host.wait()
+    host.stdout.close()
+    import time
+
+    for _ in range(500):
+        if not any(_runs(pid) for pid in pids):
+            return
+        time.sleep(0.01)
+    pytest.fail("a process outlived its host")
+
+
+def _runs(pid: str) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False

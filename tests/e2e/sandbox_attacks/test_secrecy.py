@@ -1,0 +1,80 @@
+"""One function, principal or tenant finds nothing of another's call in any memory it can reach."""
+
+from __future__ import annotations
+
+import pytest
+
+from cloister.errors import FunctionError
+
+from .conftest import Prison
+
+pytestmark = pytest.mark.timeout(120)
+
+# Everything Python holds in this process, by way of the collector and of what it tracks.
+SEARCH = """
+needle = "-".join(["evil", "plain", "4711"])
+seen, todo = set(), gc.get_objects()
+found = 0
+while todo:
+    thing = todo.pop()
+    if id(thing) in seen:
+        continue
+    seen.add(id(thing))
+    if isinstance(thing, str) and needle == thing:
+        found += 1
+    elif not isinstance(thing, (str, bytes, int, float)):
+        todo.extend(gc.get_referents(thing))
+return str(found)
+"""
+
+
+def test_another_principals_input_is_not_in_reach(prison: Prison) -> None:
+    body = f"""
+if value != "search":
+    state["kept"] = value
+    return "kept"
+del value
+state.setdefault("searches", 0)
+{SEARCH.strip()}
+"""
+    assert prison.run(body, "evil-plain-4711", principal="victim") == "kept"
+    assert prison.run(body, "search", principal="attacker") == "0"
+    # The search is good: in the victim's own process it finds what is kept.
+    assert prison.run(body, "search", principal="victim") == "1"
+
+
+def test_state_of_one_principal_is_its_own(prison: Prison) -> None:
+    body = 'state.setdefault("seen", []).append(value)\nreturn ",".join(state["seen"])'
+    assert prison.run(body, "a", principal="one") == "a"
+    assert prison.run(body, "b", principal="two") == "b"
+    assert prison.run(body, "c", principal="one", tenant="other") == "c"
+
+
+def test_the_zygote_holds_no_callers_data(prison: Prison) -> None:
+    """Workers are forked from a process that has never seen an input."""
+    prison.run("state['x'] = value\nreturn value", "evil-plain-4711", principal="first")
+    fresh = "return repr([k for k in state])"
+    assert prison.run(fresh, principal="second") == "[]"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "raise ValueError('plain-4711')",
+        "raise type('plain_4711', (Exception,), {})()",
+        "raise BaseException('plain-4711')",
+        "print('plain-4711'); sys.stderr.write('plain-4711'); raise KeyError('plain-4711')",
+        "sys.excepthook = print; raise SystemExit('plain-4711')",
+        "class E(Exception):\n    __name__ = 'plain-4711'\nE.__name__ = 'plain-4711'\nraise E",
+    ],
+)
+def test_an_error_carries_no_text(prison: Prison, body: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(FunctionError) as caught:
+        prison.run(body)
+    error = caught.value
+    assert "4711" not in f"{error!r} {error} {error.__dict__} {error.__cause__!r} {error.__context__!r}"
+    assert "4711" not in "".join(capfd.readouterr())
+
+
+def test_an_undeclared_origin_is_not_asked(prison: Prison) -> None:
+    assert prison.run("return attempt(lambda: partner.get('/'))") == "CloisterError"
