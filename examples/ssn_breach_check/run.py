@@ -1,6 +1,6 @@
 """The whole workflow on this machine: BigQuery, a Cloud Run function, a partner, an embedded enclave host.
 
-    python run.py
+    python run.py                       # the members of data/members.csv
     python run.py members.csv
 
 The parties have a principal each: the loader may seal numbers, the Cloud Run function may invoke the
@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,25 +21,26 @@ from typing import Any
 from google.cloud import bigquery
 
 HERE = Path(__file__).resolve().parent
-# This folder holds scripts, not a package; its neighbour `local_cloud` is a package.
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+# This folder and its neighbour `local_cloud` are packages of `examples`.
+sys.path.insert(0, str(HERE.parent))
 
-from load import load_members  # noqa: E402 - found through the line above
-from main import ssn_breached  # noqa: E402 - as above
-
-from cloister import Client  # noqa: E402 - sorted after the module above
+from cloister import Client  # noqa: E402 - found through the line above
 from cloister_host.testing import EmbeddedHost, Tenant, embedded_host  # noqa: E402 - as above
 from local_cloud.bigquery import LocalBigQuery  # noqa: E402 - as above
 from local_cloud.breach_service import BreachService, load_numbers  # noqa: E402 - as above
 from local_cloud.ca import LocalCA  # noqa: E402 - as above
 from local_cloud.functions_framework_app import FunctionsFrameworkApp  # noqa: E402 - as above
+from ssn_breach_check.fraud import Findings, find_breached, hold_accounts  # noqa: E402 - as above
+from ssn_breach_check.load import load_members  # noqa: E402 - as above
+from ssn_breach_check.main import ssn_breached  # noqa: E402 - as above
 
-__all__ = ["BreachCloud", "Summary", "breach_cloud", "run"]
+__all__ = ["DATASET", "MEMBERS", "PARTNERS_LIST", "BreachCloud", "Summary", "breach_cloud", "run"]
 
 MEMBERS = HERE / "data" / "members.csv"
-QUERY = (HERE / "fraud.sql").read_text("utf-8")
-TABLE = "clinic.members"
+PARTNERS_LIST = HERE / "data" / "breached_numbers.txt"
+DATASET = "clinic"
 SHOWN_CHARS = 24
+PAGE_SIZE = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +50,19 @@ class Summary:
     Attributes:
         members: Rows loaded.
         stored_seen: Both ends of one number, as BigQuery holds it.
-        found: The query's answer: ids of members whose number was in a breach.
+        requests: Sent by BigQuery to the remote function.
         partner_requests: What the partner was asked.
+        findings: The query's answer, as the fraud application read it.
+        held: Accounts it put on hold.
     """
 
     function_digest: str
     members: int
     stored_seen: str
-    found: tuple[int, ...]
+    requests: int
     partner_requests: tuple[str, ...]
+    findings: Findings
+    held: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,44 +78,60 @@ class BreachCloud:
     loader: Client
 
     def load(self, path: Path) -> int:
-        """Seal and load members, as the clinic."""
-        return load_members(path, TABLE, client=self.loader, warehouse=self.warehouse)
+        """Seal and load a file of members, and open an account for each; how many there were."""
+        count = load_members(path, f"{DATASET}.members", client=self.loader, warehouse=self.warehouse)
+        self.query(
+            f"CREATE OR REPLACE TABLE {DATASET}.accounts AS"  # noqa: S608 - a constant
+            f" SELECT member_id, 'open' AS status FROM {DATASET}.members"
+        )
+        return count
 
-    def query(self, sql: str = QUERY) -> list[tuple[Any, ...]]:
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Run a query, as an analyst."""
         return [tuple(row.values()) for row in self.warehouse.query_and_wait(sql)]
 
+    @property
+    def partner_requests(self) -> tuple[str, ...]:
+        """What the partner was asked."""
+        return tuple(f"{request.method} {request.target}" for request in self.partner.requests)
+
 
 @contextmanager
-def breach_cloud(host: EmbeddedHost, *, ca: LocalCA, repeat_requests: bool = False) -> Iterator[BreachCloud]:
-    """Set the workflow up on a host that trusts `ca`: key, secret, function, principals, table, endpoint.
+def breach_cloud(
+    host: EmbeddedHost,
+    ca: LocalCA,
+    *,
+    numbers: Sequence[str] | None = None,
+    repeat_requests: bool = False,
+) -> Iterator[BreachCloud]:
+    """Set the workflow up on a host: key, secret, function, principals, partner, warehouse, endpoint.
 
     Args:
-        host: Runs the confidential function.
+        host: Runs the confidential function; its egress trusts `ca` and may reach this machine.
         ca: Issues the partner's certificate.
-        repeat_requests: BigQuery sends every successful request twice.
+        numbers: The partner's list; by default the one in `data`.
+        repeat_requests: BigQuery sends every successful request twice, as it may.
     """
     tenant = host.tenant()
     api_key = secrets.token_urlsafe(24)
-    numbers = load_numbers(HERE / "data" / "breached_numbers.txt")
-    with (
-        tenant.admin as admin,
-        BreachService(numbers, ca=ca, api_key=api_key) as partner,
-        LocalBigQuery(repeat_requests=repeat_requests) as local,
-        local.client() as warehouse,
-    ):
+    listed = load_numbers(PARTNERS_LIST) if numbers is None else numbers
+    with tenant.admin as admin, BreachService(listed, ca=ca, api_key=api_key, page_size=PAGE_SIZE) as partner:
         admin.call("key.create", {"key": "ssn", "purpose": "seal"})
         admin.call("secret.put", {"secret": "breach-api-key", "value": api_key})
         digest = tenant.deploy(HERE / "function", {"BREACH_API": partner.url})["digest"]
         tenant.principal("ssn-endpoint", [("invoke", "function/ssn-breached")], kind="faas")
         with (
             tenant.client("loader", [("seal", "key/ssn")]) as loader,
+            LocalBigQuery(repeat_requests=repeat_requests) as local,
+            local.client() as warehouse,
             FunctionsFrameworkApp(
                 "ssn_breached", source=HERE / "main.py", environment=tenant.environment("ssn-endpoint")
             ) as endpoint,
         ):
-            warehouse.create_dataset("clinic")
-            warehouse.query_and_wait(_ddl(endpoint.url))
+            warehouse.create_dataset(DATASET)
+            warehouse.query_and_wait(
+                ssn_breached.ddl(f"{DATASET}.ssn_breached", connection="us.cloister", endpoint=endpoint.url)
+            )
             yield BreachCloud(
                 tenant=tenant,
                 function_digest=digest,
@@ -122,29 +143,35 @@ def breach_cloud(host: EmbeddedHost, *, ca: LocalCA, repeat_requests: bool = Fal
             )
 
 
-def run(host: EmbeddedHost, report: Callable[[str], None], *, ca: LocalCA, data: Path = MEMBERS) -> Summary:
-    """Load the members of a file and find those whose number was in a breach."""
-    with breach_cloud(host, ca=ca) as parties:
+def run(host: EmbeddedHost, ca: LocalCA, report: Callable[[str], None], *, data: Path = MEMBERS) -> Summary:
+    """Check the members of a file, and hold the accounts of those whose number was breached.
+
+    Raises:
+        RowError: The file cannot be loaded.
+        google.api_core.exceptions.GoogleAPICallError: The query failed; the message is what a user sees.
+    """
+    with breach_cloud(host, ca) as parties:
         count = parties.load(data)
-        report(f"loader: {count} members in BigQuery, their numbers sealed one by one")
-        found = tuple(member for member, _ in parties.query())
-        rows = sum(len(request.body["calls"]) for request in parties.bigquery.requests)
-        report(f"BigQuery: {rows} rows to the endpoint in {len(parties.bigquery.requests)} requests")
-        asked = tuple(f"{request.method} {request.target}" for request in parties.partner.requests)
+        report(f"data owner: {count} members loaded into BigQuery, their numbers sealed")
+        findings = find_breached(parties.warehouse, dataset=DATASET)
+        requests = len(parties.bigquery.requests)
+        report(f"BigQuery: sealed rows to the endpoint and booleans back, in {requests} request(s)")
+        asked = parties.partner_requests
         report(f"partner: asked for its list in {len(asked)} requests, and for no number")
-        report(f"analyst: {len(found)} members found")
-        (stored,) = parties.query(f"SELECT ssn FROM {TABLE} WHERE ssn IS NOT NULL LIMIT 1")  # noqa: S608 - a constant
+        held = hold_accounts(parties.warehouse, findings, dataset=DATASET)
+        report(f"fraud application: {len(findings.breached)} members found, {held} accounts held")
+        stored = parties.query(
+            f"SELECT ssn FROM {DATASET}.members WHERE ssn IS NOT NULL LIMIT 1"  # noqa: S608 - a constant
+        )
         return Summary(
             function_digest=parties.function_digest,
             members=count,
-            stored_seen=_ends(stored[0]),
-            found=found,
+            stored_seen=_ends(stored[0][0]),
+            requests=requests,
             partner_requests=asked,
+            findings=findings,
+            held=held,
         )
-
-
-def _ddl(endpoint: str) -> str:
-    return ssn_breached.ddl("clinic.ssn_breached", connection="local-project.us.cloister", endpoint=endpoint)
 
 
 def _ends(sealed: str) -> str:
@@ -153,7 +180,7 @@ def _ends(sealed: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the workflow and show what was found."""
+    """Run the workflow and show what each party saw."""
     if len(arguments) > 1:
         print(__doc__)
         return 2
@@ -162,13 +189,13 @@ def main(arguments: list[str]) -> int:
         LocalCA() as ca,
         tempfile.TemporaryDirectory() as directory,
         embedded_host(
-            Path(directory), egress_trust_anchors=(ca.pem_path,), egress_allow_private_addresses=True
+            Path(directory), egress_trust_anchors=[ca.pem_path], egress_allow_private_addresses=True
         ) as host,
     ):
-        summary = run(host, print, ca=ca, data=data)
+        summary = run(host, ca, print, data=data)
     print(f"\n  BigQuery holds   {summary.stored_seen}")
     print(f"  the partner saw  {', '.join(summary.partner_requests)}")
-    print(f"  the query found  {', '.join(map(str, summary.found))}")
+    print(f"  the query found  {', '.join(map(str, summary.findings.breached))}")
     return 0
 
 
