@@ -77,6 +77,13 @@ def test_a_malformed_credential_is_refused(host: HostWorld, credential: dict[str
         host.services.identity.authenticate(tx, "acme", credential, correlation_id="c")
 
 
+@pytest.mark.parametrize("kind", ["oidc", "", None, "API-KEY"])
+def test_an_api_key_under_another_type_is_refused(host: HostWorld, kind: object) -> None:
+    credential = {"type": kind, "value": host.admin_key}
+    with pytest.raises(IdentityError), host.store.begin() as tx:
+        host.services.identity.authenticate(tx, "acme", credential, correlation_id="c")
+
+
 def test_a_credential_with_another_member_is_refused(host: HostWorld) -> None:
     credential = {"type": "api-key", "value": host.admin_key, "principal": "operator"}
     with pytest.raises(IdentityError), host.store.begin() as tx:

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from cloister.errors import ConfigurationError, DeniedError
-from cloister_host.identity.caller import Caller, Subject
+from cloister_host.identity.caller import Caller, Kind, Subject
 from cloister_host.policy.actions import ACTIONS, check_grantable, forbidden_to
 from cloister_host.policy.grants import GRANTS, Grant, grant_id
 from cloister_host.store import TamperedError
@@ -154,15 +154,17 @@ def test_a_faas_principal_may_be_granted_what_shows_nothing(host: HostWorld, act
     require(host, who, action, f"{ACTIONS[action]}/x")
 
 
+@pytest.mark.parametrize("kind", ["person", "service", "faas"])
 @pytest.mark.parametrize("action", ["use-in-function", "egress", "deliver", "use-secret"])
-def test_what_functions_do_is_granted_to_functions_alone(host: HostWorld, app: Caller, action: str) -> None:
+def test_what_functions_do_is_granted_to_functions_alone(host: HostWorld, kind: Kind, action: str) -> None:
+    who = host.principal("app", kind=kind)
     with pytest.raises(ConfigurationError):
         host.grant("app", action, "*")
     force(host, "app", action)
     with pytest.raises(DeniedError):
-        require(host, app, action, f"{ACTIONS[action]}/x")
+        require(host, who, action, f"{ACTIONS[action]}/x")
     host.grant("function:digest", action, "*")
-    require(host, app.as_function("digest"), action, f"{ACTIONS[action]}/x")
+    require(host, who.as_function("digest"), action, f"{ACTIONS[action]}/x")
 
 
 @pytest.mark.parametrize(
@@ -282,7 +284,8 @@ def test_listing_one_principal_does_not_list_its_namesakes(host: HostWorld, app:
 def test_a_grant_added_in_the_database_is_found(host: HostWorld, app: Caller) -> None:
     host.pen(
         "INSERT INTO grants"
-        " SELECT tenant, 'app|seal|*', version, replace(content, 'admin', 'app'), secret, mac FROM grants WHERE tenant = 'acme' AND id = 'admin|key.manage|*'"
+        " SELECT tenant, 'app|seal|*', version, replace(content, 'admin', 'app'), secret, mac"
+        " FROM grants WHERE tenant = 'acme' AND id = 'admin|key.manage|*'"
     )
     with pytest.raises(TamperedError):
         require(host, app, "seal", "key/ssn")

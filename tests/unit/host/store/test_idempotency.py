@@ -91,9 +91,10 @@ def test_a_key_is_of_one_tenant_principal_and_operation(host: HostWorld, other: 
     assert claim(host, **other) == Fresh()  # type: ignore[arg-type]
 
 
-def test_parts_of_the_scope_do_not_run_together(host: HostWorld) -> None:
-    claim(host, op="op", key="a|b")
-    assert claim(host, op='op","a', key="b") == Fresh()
+@pytest.mark.parametrize("between", ["|", '","', "/", "\x00", ""])
+def test_parts_of_the_scope_do_not_run_together(host: HostWorld, between: str) -> None:
+    claim(host, op="op", key=f"a{between}b")
+    assert claim(host, op=f"op{between}a", key="b") == Fresh()
 
 
 def test_a_claim_whose_holder_died_lapses(host: HostWorld) -> None:
