@@ -57,7 +57,8 @@ def load_members(path: Path, table: str, *, client: Client, warehouse: bigquery.
     """Seal and load a file of members; how many there were."""
     sealed = seal_column(read_members(path), "ssn", key="ssn", context=["member_id"], client=client)
     job = warehouse.load_table_from_json(sealed, table, job_config=bigquery.LoadJobConfig(schema=SCHEMA))
-    return int(job.result().output_rows)
+    job.result()
+    return int(job.output_rows)
 
 
 def main(arguments: list[str]) -> int:

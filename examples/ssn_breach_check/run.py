@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from google.cloud import bigquery
+from google.cloud.bigquery import Client as BigQueryClient
 
 HERE = Path(__file__).resolve().parent
 # This folder and its neighbour `local_cloud` are packages of `examples`.
@@ -74,7 +74,7 @@ class BreachCloud:
     partner: BreachService
     endpoint: FunctionsFrameworkApp
     bigquery: LocalBigQuery
-    warehouse: bigquery.Client
+    warehouse: BigQueryClient
     loader: Client
 
     def load(self, path: Path) -> int:
