@@ -220,9 +220,7 @@ class KeyService:
             [item.context for item in request.values],
             keys=keys,
         )
-        self._audit.record_many(
-            tx, caller, act="value.open", events=list(map(_event, values, opened))
-        )
+        self._audit.record_many(tx, caller, act="value.open", events=list(map(_event, values, opened)))
         return OpenedValues(values=list(map(_opened, opened)))
 
     def _record_version(self, tx: Tx, caller: Caller, act: str, key: str, held: HeldKey) -> None:
