@@ -42,13 +42,13 @@ class PolicyCreate(PolicyDocument, frozen=True, kw_only=True, forbid_unknown_fie
     policy: Name
 
 
-class PolicyRotate(Request, frozen=True):
+class PolicyRotate(Request):
     """Names the policy that gets a new key version."""
 
     policy: Name
 
 
-class PolicyInfo(Result, frozen=True):
+class PolicyInfo(Result):
     """One policy, and the arithmetic that found it safe."""
 
     policy: str
@@ -59,14 +59,14 @@ class PolicyInfo(Result, frozen=True):
     created_at: int
 
 
-class PolicyList(Result, frozen=True):
+class PolicyList(Result):
     """One page of policies; `next` continues it, and is empty at the end."""
 
     policies: list[PolicyInfo]
     next: str
 
 
-class Tokenize(Request, frozen=True):
+class Tokenize(Request):
     """Values to be replaced by tokens.
 
     Attributes:
@@ -85,7 +85,7 @@ class Tokenize(Request, frozen=True):
         return f"Tokenize(policy={self.policy!r}, {len(self.values)} values)"
 
 
-class Tokens(Result, frozen=True):
+class Tokens(Result):
     """One token a value, in their order; null where `errors` has a code by the value's index.
 
     Attributes:
@@ -101,7 +101,7 @@ class Tokens(Result, frozen=True):
         return f"Tokens({len(self.tokens)} tokens)"
 
 
-class Detokenize(Request, frozen=True):
+class Detokenize(Request):
     """Tokens whose values are wanted.
 
     Attributes:
@@ -120,7 +120,7 @@ class Detokenize(Request, frozen=True):
         return f"Detokenize(policy={self.policy!r}, {len(self.tokens)} tokens)"
 
 
-class Values(Result, frozen=True):
+class Values(Result):
     """One value a token, as far as the caller may see it; null where `errors` has a code by index.
 
     Attributes:
@@ -136,7 +136,7 @@ class Values(Result, frozen=True):
         return f"Values({len(self.values)} values)"
 
 
-class Retokenize(Request, frozen=True):
+class Retokenize(Request):
     """Tokens to be moved to the current key version, or to the policy `to`."""
 
     policy: Name
@@ -150,14 +150,14 @@ class Retokenize(Request, frozen=True):
         return f"Retokenize(policy={self.policy!r}, {len(self.tokens)} tokens)"
 
 
-class Revoke(Request, frozen=True):
+class Revoke(Request):
     """Vault tokens that must stand for nothing any more."""
 
     policy: Name
     tokens: TokenColumn
 
 
-class Revoked(Result, frozen=True):
+class Revoked(Result):
     """How many of them stood for something."""
 
     revoked: int
