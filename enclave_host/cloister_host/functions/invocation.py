@@ -218,7 +218,9 @@ class Invocation:
     def _receipt(self, prepared: _Prepared, ran: _Ran, released: Sequence[Any]) -> Receipt:
         """Names and digests for everyone; what could be guessed only salted."""
         rows, manifest = prepared.rows, prepared.manifest
-        result = released if manifest.batch else released[0]
+        result, contexts = (
+            (released, rows.contexts) if manifest.batch else (released[0], _first(rows.contexts))
+        )
         sealed = released if manifest.output.kind == "sealed" else ()
         return self._receipts.issue_receipt(
             {
@@ -231,11 +233,12 @@ class Invocation:
                 "sandbox_layers": list(self._pool.sandbox.layers),
             },
             {
-                "context": {name: _one(values, manifest) for name, values in rows.contexts.items()},
+                # A batch's rows are committed to as one digest; the caller has them.
+                "context": _digest(contexts) if manifest.batch else contexts,
                 "egress": [asdict(record) for record in ran.door.records],
                 "milliseconds": ran.milliseconds,
                 "principal": prepared.caller.principal,
-                "result_digest": b64url_encode(hashlib.sha256(rfc8785.dumps(result)).digest()),
+                "result_digest": _digest(result),
                 "rows": {"count": rows.count, "failed": len(rows.errors)},
             },
         )
@@ -263,5 +266,10 @@ def _row_failure(code: str, name: str) -> CloisterError:
     return FunctionError(f"the input {name} is not of its declared type", hint="see the function's manifest")
 
 
-def _one(values: Sequence[Any], manifest: Manifest) -> Any:
-    return list(values) if manifest.batch else values[0]
+def _first(contexts: Mapping[str, Sequence[str | None]]) -> dict[str, str | None]:
+    return {name: column[0] for name, column in contexts.items()}
+
+
+def _digest(value: Any) -> str:
+    """Base64url SHA-256 of canonical JSON (RFC 8785)."""
+    return b64url_encode(hashlib.sha256(rfc8785.dumps(value)).digest())
