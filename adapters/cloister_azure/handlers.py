@@ -122,16 +122,12 @@ def _begin(receiver: Receiver, request: func.HttpRequest) -> Delivery[Any] | fun
     try:
         delivery = receiver.begin(request.get_body(), method=request.method, url=request.url)
     except CloisterError as error:
-        # The caller is unproven: it learns a code, the operator the reason.
+        # The caller is unproven: the reason is for the operator alone.
         log.warning("delivery refused: %s", error)
-        return _answer(_status(error), {"error": error.code})
+        if isinstance(error, AttestationError):
+            return _answer(401, {"error": "unverified"})
+        return _answer(503 if error.retryable else 500, {"error": error.code})
     return delivery or _answer(200, {"repeated": True})
-
-
-def _status(error: CloisterError) -> int:
-    if isinstance(error, AttestationError):
-        return 403
-    return 503 if error.retryable else 500
 
 
 def _succeeded(response: Any) -> bool:
