@@ -34,11 +34,23 @@ from ssn_breach_check.fraud import Findings, find_breached, hold_accounts  # noq
 from ssn_breach_check.load import load_members  # noqa: E402 - as above
 from ssn_breach_check.main import ssn_breached  # noqa: E402 - as above
 
-__all__ = ["DATASET", "MEMBERS", "PARTNERS_LIST", "BreachCloud", "Summary", "breach_cloud", "run"]
+__all__ = [
+    "ANSWERS",
+    "DATASET",
+    "MEMBERS",
+    "PARTNERS_LIST",
+    "TABLE",
+    "BreachCloud",
+    "Summary",
+    "breach_cloud",
+    "run",
+]
 
 MEMBERS = HERE / "data" / "members.csv"
 PARTNERS_LIST = HERE / "data" / "breached_numbers.txt"
 DATASET = "clinic"
+TABLE = f"{DATASET}.members"
+ANSWERS = f"SELECT member_id, {DATASET}.ssn_breached(ssn, member_id) FROM {TABLE} ORDER BY member_id"  # noqa: S608 - constants
 SHOWN_CHARS = 24
 PAGE_SIZE = 50
 
@@ -79,15 +91,15 @@ class BreachCloud:
 
     def load(self, path: Path) -> int:
         """Seal and load a file of members, and open an account for each; how many there were."""
-        count = load_members(path, f"{DATASET}.members", client=self.loader, warehouse=self.warehouse)
+        count = load_members(path, TABLE, client=self.loader, warehouse=self.warehouse)
         self.query(
             f"CREATE OR REPLACE TABLE {DATASET}.accounts AS"  # noqa: S608 - a constant
-            f" SELECT member_id, 'open' AS status FROM {DATASET}.members"
+            f" SELECT member_id, 'open' AS status FROM {TABLE}"
         )
         return count
 
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Run a query, as an analyst."""
+    def query(self, sql: str = ANSWERS) -> list[tuple[Any, ...]]:
+        """Run a query, as an analyst; by default every member's answer."""
         return [tuple(row.values()) for row in self.warehouse.query_and_wait(sql)]
 
     @property
@@ -161,7 +173,7 @@ def run(host: EmbeddedHost, ca: LocalCA, report: Callable[[str], None], *, data:
         held = hold_accounts(parties.warehouse, findings, dataset=DATASET)
         report(f"fraud application: {len(findings.breached)} members found, {held} accounts held")
         stored = parties.query(
-            f"SELECT ssn FROM {DATASET}.members WHERE ssn IS NOT NULL LIMIT 1"  # noqa: S608 - a constant
+            f"SELECT ssn FROM {TABLE} WHERE ssn IS NOT NULL LIMIT 1"  # noqa: S608 - a constant
         )
         return Summary(
             function_digest=parties.function_digest,
