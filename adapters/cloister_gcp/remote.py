@@ -242,7 +242,8 @@ def remote_function(
 def _refusal(error: BaseException) -> HttpResponse:
     """BigQuery retries 503 and shows the message of anything else; it is never given data."""
     retryable = isinstance(error, CloisterError) and error.retryable
-    message = str(error).encode()[:MAX_MESSAGE_BYTES].decode(errors="ignore")
+    code = error.code if isinstance(error, CloisterError) else "error"
+    message = f"{code}: {error}".encode()[:MAX_MESSAGE_BYTES].decode(errors="ignore")
     log.error("request failed: %s", message)
     document = json.dumps({"errorMessage": message}, ensure_ascii=False)
     return document, 503 if retryable else 400, {"Content-Type": "application/json"}

@@ -18,6 +18,7 @@ import unicodedata
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
+from cloister.errors import FunctionError
 from cloister.function import Limits, Origin, boolean, function, origin, sealed
 
 __all__ = ["PartnerFailed", "PartnerListUnreadable", "PartnerRefusedKey", "normal_form", "ssn_breached"]
@@ -89,15 +90,26 @@ def _breached_numbers(partner: Origin) -> frozenset[str | None]:
 
 
 def _page(partner: Origin, number: int) -> dict[str, Any]:
+    try:
+        return _read(partner, number, {})
+    except PartnerListUnreadable:
+        # The host may keep an answer for a minute, a broken one too. With this header it asks again.
+        return _read(partner, number, {"Cache-Control": "no-cache"})
+
+
+def _read(partner: Origin, number: int, headers: dict[str, str]) -> dict[str, Any]:
     for _ in range(_ATTEMPTS):
-        response = partner.get(_PATH, params={"page": str(number)})
+        response = partner.get(_PATH, params={"page": str(number)}, headers=headers)
         if response.status < HTTPStatus.INTERNAL_SERVER_ERROR:
             break
     if response.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         raise PartnerRefusedKey
     if response.status != HTTPStatus.OK:
         raise PartnerFailed
-    page = response.json()
+    try:
+        page = response.json()
+    except FunctionError:
+        raise PartnerListUnreadable from None
     match page:
         case {"page": int(found), "pages": int(), "items": [*items]} if found == number and all(
             isinstance(item, str) for item in items
