@@ -43,7 +43,7 @@ class Once(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Delivery(Generic[T]):
     """A call that comes from the enclave, for this endpoint.
 
@@ -53,6 +53,7 @@ class Delivery(Generic[T]):
         function: The function's name.
         digest: The digest of its code.
         environment: Where that code ran: `hardware`, `simulated` or `test`.
+        is_stored: Whether its effect was stored, now or before.
     """
 
     id: str
@@ -60,13 +61,15 @@ class Delivery(Generic[T]):
     function: str
     digest: str
     environment: str
+    is_stored: bool = field(default=False, init=False)
     _once: Once = field(repr=False)
 
     def store(self, content: Any) -> bool:
         """Store the delivery's effect: one write that is effect and record at once.
 
         Whatever crashes before or after, there is one effect: before, the host sends it again; after,
-        the record answers for it.
+        the record answers for it. It waits for the store: `async def` handlers write
+        `await asyncio.to_thread(delivery.store, content)`.
 
         Args:
             content: bytes, text or JSON.
@@ -81,7 +84,9 @@ class Delivery(Generic[T]):
                 raw = content.encode()
             case _:
                 raw = json.dumps(content, ensure_ascii=False).encode()
-        return self._once.record(self.id, raw, {"function": self.function, "digest": self.digest})
+        written = self._once.record(self.id, raw, {"function": self.function, "digest": self.digest})
+        self.is_stored = True
+        return written
 
 
 class Receiver:
@@ -129,6 +134,7 @@ class Receiver:
         Raises:
             EvidenceError: It does not come from the enclave, or is not for this receiver.
             AppraisalError: It is by an enclave that the policy does not accept.
+            FunctionError: It does, but its payload is not what the handler declares.
             ConfigurationError: A setting is missing.
             UnavailableError: The store did not answer.
         """
@@ -152,8 +158,9 @@ class Receiver:
         )
 
     def finish(self, delivery: Delivery[Any]) -> None:
-        """Record a delivery whose effect was elsewhere; changes nothing where it was stored."""
-        delivery.store(b"")
+        """Record a delivery whose effect was elsewhere."""
+        if not delivery.is_stored:
+            delivery.store(b"")
 
     def _check(self, verified: VerifiedDelivery, tenant: str) -> None:
         if verified.tenant != tenant:

@@ -1,17 +1,24 @@
-"""From a delivery's JSON payload to the type that a handler declares."""
+"""From a delivery's JSON payload to the type that a handler declares: nothing is coerced, nothing dropped."""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import types
 from collections.abc import Callable
-from typing import Any, get_args, get_type_hints
+from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
-from cloister.errors import ConfigurationError, EvidenceError
-from cloister.function.schema import describe_type, fits
+from cloister.errors import ConfigurationError, FunctionError
 
 __all__ = ["Decoder", "decoder_for", "resolved_hints"]
 
 Decoder = Callable[[Any], Any]
+
+_EXACT: Final = (bool, int, str, dict, list, type(None))
+
+
+class _MismatchError(Exception):
+    """Carries no part of the payload."""
 
 
 def decoder_for(hint: Any) -> Decoder:
@@ -20,22 +27,18 @@ def decoder_for(hint: Any) -> Decoder:
     Raises:
         ConfigurationError: T is no JSON type and no dataclass of JSON types.
     """
-    arguments = get_args(hint)
-    if not arguments:
-        return lambda payload: payload
-    (kind,) = arguments
-    schema = describe_type(kind)
-    known = frozenset(schema.get("properties", ()))
+    decode = _decoder(*(get_args(hint) or (Any,)))
 
-    def decode(payload: Any) -> Any:
-        if not fits(schema, payload) or (dataclasses.is_dataclass(kind) and payload.keys() - known):
-            raise EvidenceError(
+    def decode_or_refuse(payload: Any) -> Any:
+        try:
+            return decode(payload)
+        except _MismatchError:
+            raise FunctionError(
                 "the payload is not of the type that the handler declares",
                 hint="function and receiver are of different versions",
-            )
-        return _build(kind, payload)
+            ) from None
 
-    return decode
+    return decode_or_refuse
 
 
 def resolved_hints(handler: Callable[..., Any]) -> dict[str, Any]:
@@ -53,9 +56,64 @@ def resolved_hints(handler: Callable[..., Any]) -> dict[str, Any]:
         ) from None
 
 
-def _build(kind: Any, payload: Any) -> Any:
-    """Make dataclasses of objects that were found to fit."""
-    if not dataclasses.is_dataclass(kind) or not isinstance(kind, type):
-        return payload
+def _decoder(kind: Any) -> Decoder:  # noqa: PLR0911 - one return per form
+    arguments = get_args(kind)
+    if kind is Any:
+        return lambda value: value
+    if kind in _EXACT:
+        return _checked(lambda value: type(value) is kind)
+    if kind is float:
+        return _checked(lambda value: type(value) in {int, float})
+    if get_origin(kind) is Literal:
+        return _checked(lambda value: any(type(value) is type(word) and value == word for word in arguments))
+    if get_origin(kind) in {Union, types.UnionType}:
+        return _union([_decoder(member) for member in arguments])
+    if inspect.isclass(kind) and dataclasses.is_dataclass(kind):
+        return _record(kind)
+    if inspect.isclass(kind) and issubclass(kind, str):  # such as `cloister.Token`, which does not print
+        return lambda value: kind(_decoder(str)(value))
+    raise ConfigurationError(
+        f"a payload cannot be a {getattr(kind, '__name__', kind)}", hint="use a dataclass of JSON types"
+    )
+
+
+def _checked(is_of_kind: Callable[[Any], bool]) -> Decoder:
+    def decode(value: Any) -> Any:
+        if not is_of_kind(value):
+            raise _MismatchError
+        return value
+
+    return decode
+
+
+def _union(members: list[Decoder]) -> Decoder:
+    def decode(value: Any) -> Any:
+        for member in members:
+            try:
+                return member(value)
+            except _MismatchError:
+                continue
+        raise _MismatchError
+
+    return decode
+
+
+def _record(kind: Any) -> Decoder:
     hints = get_type_hints(kind)
-    return kind(**{name: _build(hints[name], value) for name, value in payload.items()})
+    fields = [field for field in dataclasses.fields(kind) if field.init]
+    members = {field.name: _decoder(hints[field.name]) for field in fields}
+    required = {
+        field.name
+        for field in fields
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+
+    def decode(value: Any) -> Any:
+        if type(value) is not dict or not required <= value.keys() <= members.keys():
+            raise _MismatchError
+        try:
+            return kind(**{name: members[name](member) for name, member in value.items()})
+        except (TypeError, ValueError):  # its __post_init__ refuses
+            raise _MismatchError from None
+
+    return decode
