@@ -6,7 +6,7 @@ import builtins
 import hmac
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -221,15 +221,25 @@ class Pool:
         sandbox: Starts the processes.
         max_workers: Processes of all tenants.
         max_busy_per_tenant: Calls of one tenant at a time; more of them wait, others pass.
+        max_waiting_per_tenant: More are refused at once: waiting takes a thread of the server.
     """
 
-    def __init__(self, sandbox: Sandbox, *, max_workers: int = 64, max_busy_per_tenant: int = 16) -> None:
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        *,
+        max_workers: int = 64,
+        max_busy_per_tenant: int = 12,
+        max_waiting_per_tenant: int = 8,
+    ) -> None:
         self._sandbox = sandbox
         self._max_workers = max_workers
         self._max_busy = max_busy_per_tenant
+        self._max_waiting = max_waiting_per_tenant
         self._changed = threading.Condition()
         self._idle = _Idle()
-        self._busy: dict[str, int] = {}
+        self._busy: Counter[str] = Counter()
+        self._waiting: Counter[str] = Counter()
         self._closed = False
 
     @property
@@ -268,21 +278,27 @@ class Pool:
 
     def _enter(self, tenant: str) -> None:
         with self._changed:
-            free = self._changed.wait_for(
-                lambda: self._closed or self._has_room(tenant), timeout=WAIT_SECONDS
-            )
+            if self._waiting[tenant] >= self._max_waiting:
+                raise UnavailableError("too many calls of this tenant are waiting", hint="retry later")
+            self._waiting[tenant] += 1
+            try:
+                free = self._changed.wait_for(
+                    lambda: self._closed or self._has_room(tenant), timeout=WAIT_SECONDS
+                )
+            finally:
+                self._waiting -= Counter([tenant])
             if not free or self._closed:
                 raise UnavailableError("every worker is busy", hint="retry later")
-            self._busy[tenant] = self._busy.get(tenant, 0) + 1
+            self._busy[tenant] += 1
 
     def _has_room(self, tenant: str) -> bool:
-        return self._busy.get(tenant, 0) < self._max_busy and sum(self._busy.values()) < self._max_workers
+        return self._busy[tenant] < self._max_busy and self._busy.total() < self._max_workers
 
     def _warm(self, key: WorkerKey) -> Worker | None:
         """A warm worker, or room for a new one."""
         with self._changed:
             worker = self._idle.take(key)
-            full = len(self._idle.workers) + sum(self._busy.values()) > self._max_workers
+            full = len(self._idle.workers) + self._busy.total() > self._max_workers
             evicted = self._idle.oldest() if worker is None and full else None
         if evicted is not None:
             evicted[1].kill()
@@ -294,9 +310,7 @@ class Pool:
             keep = keep and not self._closed
             if worker is not None and keep:
                 self._idle.workers[id(worker)] = (key, worker)
-            self._busy[key.tenant] -= 1
-            if not self._busy[key.tenant]:
-                del self._busy[key.tenant]
+            self._busy -= Counter([key.tenant])
             self._changed.notify_all()
         if worker is not None and not keep:
             worker.kill()

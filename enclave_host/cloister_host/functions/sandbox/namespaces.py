@@ -74,7 +74,11 @@ class NamespaceSandbox:
         finally:
             theirs.close()
             os.close(code)
-        return JailedProcess(handle, ours)
+        process = JailedProcess(handle, ours)
+        # Without privileges an undumpable process cannot be marked; it still goes before the host.
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{process.pid}/oom_score_adj").write_text("1000", encoding="ascii")
+        return process
 
     def close(self) -> None:
         """End the zygote, and with it every worker that is left."""

@@ -69,8 +69,8 @@ def main(control: socket.socket, host: int) -> None:
     die_with(host)
     for name in _PRELOAD.split():
         __import__(name)
-    # If memory runs out, workers go first and the host last.
-    Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    # If memory runs out, workers go first (the host sees to it), then this, the host last.
+    Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
     user = _enter_user_namespace()
     linux.unshare(["pid", "mnt", "net", "ipc", "uts", "cgroup"])
     # Not before: the files in /proc above belong to root once a process cannot be looked into.

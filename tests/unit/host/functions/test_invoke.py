@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from cloister import jose
-from cloister.errors import ConfigurationError, DeniedError, FunctionError, LimitError, OpenError
+from cloister.errors import (
+    ConfigurationError,
+    DeniedError,
+    FunctionError,
+    LimitError,
+    OpenError,
+)
 from cloister.function.bundle import build_bundle
 from support.workbench import Workbench
 
@@ -373,3 +379,36 @@ def test_only_values_under_a_data_key_are_taken_where_the_author_counts(bench: W
     )
     with pytest.raises(OpenError):
         bench.invoke("order@prod", inputs={"order": bench.seal("orders", "buy")})
+
+
+HOSTILE = """
+import struct, sys
+import msgspec
+from cloister.function import function, sealed
+from cloister_host.functions.frames import Channel
+
+@function("hostile", output=sealed("out"))
+def hostile(how: str) -> str:
+    '''Answer past the conversions of the worker.'''
+    value = {
+        "extension": msgspec.msgpack.Ext(5, b"x"),
+        "keys": {1: 2},
+        "float": float("nan"),
+        "bytes": {"inside": b"json"},
+        "time": __import__("datetime").datetime(2026, 1, 1, tzinfo=__import__("datetime").UTC),
+    }[how]
+    frame = sys._getframe()
+    while not isinstance(frame.f_locals.get("channel"), Channel):
+        frame = frame.f_back
+    encoded = msgspec.msgpack.encode(["returned", value])
+    frame.f_locals["channel"]._connection.sendall(struct.pack(">I", len(encoded)) + encoded)
+    return "and once more"
+"""
+
+
+@pytest.mark.parametrize("how", ["extension", "keys", "float", "bytes", "time"])
+def test_a_value_that_is_not_json_is_not_sealed(bench: Workbench, how: str) -> None:
+    bench.key("out")
+    bench.deploy(HOSTILE)
+    with pytest.raises(ConfigurationError):
+        bench.invoke("hostile@prod", inputs={"how": how})

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cloister.errors import CloisterError, ConfigurationError, FunctionError
+from cloister.errors import CloisterError, ConfigurationError, FunctionError, UnavailableError
 from cloister.function.bundle import Bundle, build_bundle
 from cloister.function.manifest import Manifest
 from cloister_host.functions.frames import Answer, Ask
@@ -22,7 +22,7 @@ from cloister_host.functions.workers import Pool, WorkerKey
 from support import require
 
 HEAD = """
-import gc, os, socket, struct
+import os, socket, struct, sys
 import msgspec
 from cloister.function import Limits, Origin, function, origin, text
 from cloister_host.functions.frames import Channel
@@ -31,9 +31,10 @@ WHO = os.urandom(8).hex()
 
 def raw(payload):
     '''Send bytes on the host's socket, past everything in between.'''
-    channel = next(o for o in gc.get_objects() if isinstance(o, Channel))
-    channel._connection.settimeout(None)
-    channel._connection.sendall(payload)
+    frame = sys._getframe()
+    while not isinstance(frame.f_locals.get("channel"), Channel):
+        frame = frame.f_back
+    frame.f_locals["channel"]._connection.sendall(payload)
 
 def descriptors():
     found = 0
@@ -122,11 +123,11 @@ def run(sandbox: Sandbox, tmp_path: Path) -> Iterator[Run]:
         "raw(frame(['answer', 200, {}, b'']))",
         "raw(b'\\x00' * 4); return 'after'",
         "os._exit(0)",
-        "os.kill(os.getpid(), 11)",
+        "import ctypes; ctypes.string_at(0)",
     ],
 )
 def test_a_worker_that_breaks_the_protocol_is_ended_and_replaced(run: Run, body: str) -> None:
-    with pytest.raises(FunctionError):
+    with pytest.raises(FunctionError, match=r"process (ended|does not keep to the protocol)"):
         run(body)
     assert run("return value") == "v"
 
@@ -192,6 +193,18 @@ def test_two_calls_of_one_principal_run_beside_each_other(run: Run) -> None:
     for thread in threads:
         thread.join()
     assert len(set(results)) == 2
+
+
+def test_a_tenant_that_queues_without_end_is_refused_at_once(tmp_path: Path) -> None:
+    pool = Pool(ProcessSandbox(), max_busy_per_tenant=0, max_waiting_per_tenant=0)
+    key = WorkerKey("acme", "d", "p")
+
+    def load() -> tuple[Job, Manifest]:
+        raise AssertionError("nothing is to be loaded")
+
+    with pytest.raises(UnavailableError, match="waiting"), pool.worker(key, load):
+        pass
+    pool.close()
 
 
 def test_folders_and_processes_are_gone_after_close(tmp_path: Path) -> None:
