@@ -20,7 +20,7 @@ from ssn_breached import (
     ssn_breached,
 )
 
-from cloister.errors import FunctionError, UnavailableError
+from cloister.errors import UnavailableError
 from cloister.function import Response
 from cloister.function.bundle import build_bundle
 from cloister.function.manifest import Need
@@ -35,10 +35,12 @@ class Partner(FakeOrigin):
     def __init__(self, *pages: Any) -> None:
         super().__init__({})
         self._pages = [list(page) if isinstance(page, list) else [page] for page in pages]
+        self.headers: list[Mapping[str, str]] = []
 
     def get(
         self, path: str, *, params: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
     ) -> Response:
+        self.headers.append(headers or {})
         number = int((params or {})["page"])
         answers = self._pages[min(number, len(self._pages)) - 1]
         self._answers = {f"GET {path}": answers.pop(0) if len(answers) > 1 else answers[0]}
@@ -150,8 +152,15 @@ def test_a_list_of_another_shape_is_an_error_and_never_false(broken: Any) -> Non
 
 
 def test_a_body_that_is_no_json_is_an_error() -> None:
-    with pytest.raises(FunctionError):
+    with pytest.raises(PartnerListUnreadable):
         ssn_breached([OTHER], partner=Partner(Response(status=200, body=b"\x00\xff{]")))
+
+
+@pytest.mark.parametrize("broken", [Response(status=200, body=b"\x00\xff{]"), {}], ids=["no json", "no page"])
+def test_a_page_that_is_broken_once_is_asked_for_past_the_cache(broken: Any) -> None:
+    partner = Partner(page(1, 2, WOOLWORTH), [broken, page(2, 2, ADVERT)])
+    assert ssn_breached([ADVERT], partner=partner) == [True]
+    assert partner.headers == [{}, {}, {"Cache-Control": "no-cache"}]
 
 
 def test_a_list_that_changes_length_while_it_is_read_is_an_error() -> None:
