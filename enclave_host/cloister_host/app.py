@@ -17,26 +17,15 @@ from starlette.applications import Starlette
 import cloister
 from cloister_host.attester import Attester
 from cloister_host.attester.simulated import SimulatedAttester
-from cloister_host.deliveries.dispatcher import Dispatcher as DeliveryDispatcher
-from cloister_host.deliveries.outbox import Outbox
-from cloister_host.deliveries.schedule import Schedule
-from cloister_host.deliveries.service import DeliveryService
-from cloister_host.egress import Egress
 from cloister_host.egress.settings import EgressSettings
-from cloister_host.functions.invocation import Invocation
-from cloister_host.functions.registry import Registry
-from cloister_host.functions.release import Release
-from cloister_host.functions.sandbox import Sandbox
-from cloister_host.functions.sandbox.process import ProcessSandbox
-from cloister_host.functions.service import FunctionService
-from cloister_host.functions.workers import Pool
+from cloister_host.functions.parts import build_functions
+from cloister_host.functions.sandbox.choose import choose_sandbox, missing_layers
 from cloister_host.http.description import describe
 from cloister_host.http.dispatch import Dispatcher
 from cloister_host.http.endpoints import Endpoints
 from cloister_host.http.metrics import Metrics
 from cloister_host.keymanager.root import Environment
 from cloister_host.keysets import KeysetManager
-from cloister_host.operations import Operation
 from cloister_host.services import Services, bootstrap, build_services
 from cloister_host.settings import HostSettings
 from cloister_host.store import Database, Store
@@ -87,7 +76,7 @@ def build(settings: HostSettings, *, clock: Callable[[], float] = time.time) -> 
     """
     with ExitStack() as stack:
         # The sandbox first: nothing that it starts may ever have shared memory with a key.
-        sandbox = ProcessSandbox()
+        sandbox = choose_sandbox(settings.accepted_sandboxes)
         stack.callback(sandbox.close)
         image = measurement()
         attester = SimulatedAttester(image, clock=clock)
@@ -106,7 +95,11 @@ def build(settings: HostSettings, *, clock: Callable[[], float] = time.time) -> 
             "store": database.kind,
             "unseal": unseal.name,
             "root": {"environment": root.environment, "origin": "generated"},
-            "sandbox": {"level": sandbox.level, "layers": list(sandbox.layers)},
+            "sandbox": {
+                "level": sandbox.level,
+                "layers": list(sandbox.layers),
+                "missing": missing_layers(sandbox),
+            },
             "debug": list(egress_settings.debug_switches),
         }
         keysets = KeysetManager(
@@ -116,10 +109,15 @@ def build(settings: HostSettings, *, clock: Callable[[], float] = time.time) -> 
             holders=({"format": attester.format, "measurements": {"measurement": image}, "minimum": {}},),
             clock=clock,
         )
-        functions = stack.enter_context(
-            _functions(services, keysets, sandbox, egress_settings, settings.deliveries)
+        functions = build_functions(
+            services,
+            signer=keysets,
+            sandbox=sandbox,
+            egress=egress_settings,
+            schedule=settings.deliveries,
         )
-        operations = {**services.operations(), **functions.operations}
+        stack.callback(functions.close)
+        operations = {**services.operations(), **functions.operations()}
         metrics = Metrics()
 
         def facts() -> Mapping[str, Any]:
@@ -129,7 +127,7 @@ def build(settings: HostSettings, *, clock: Callable[[], float] = time.time) -> 
 
         @asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-            functions.deliveries.start()
+            functions.start()
             yield
 
         endpoints = Endpoints(
@@ -151,68 +149,6 @@ def build(settings: HostSettings, *, clock: Callable[[], float] = time.time) -> 
             deployment=keysets.keyset().deployment,
             measurement=image,
             sandbox=sandbox.level,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Functions:
-    """Confidential functions and what they set off."""
-
-    operations: Mapping[str, Operation]
-    deliveries: DeliveryDispatcher
-
-
-@contextmanager
-def _functions(
-    services: Services,
-    keysets: KeysetManager,
-    sandbox: Sandbox,
-    egress_settings: EgressSettings,
-    schedule: Schedule,
-) -> Iterator[_Functions]:
-    with ExitStack() as stack:
-        egress = Egress(egress_settings)
-        stack.callback(egress.close)
-        outbox = Outbox(services.clock)
-        deliveries = DeliveryDispatcher(
-            begin=services.store.begin,
-            outbox=outbox,
-            egress=egress,
-            signer=keysets,
-            grants=services.grants,
-            audit=services.audit,
-            schedule=schedule,
-        )
-        stack.callback(deliveries.close)
-        pool = Pool(sandbox)
-        stack.callback(pool.close)
-        registry = Registry()
-        invocation = Invocation(
-            registry=registry,
-            pool=pool,
-            grants=services.grants,
-            audit=services.audit,
-            keys=services.keymanager,
-            secrets=services.secrets,
-            release=Release(services.keymanager, services.tokenization),
-            egress=egress,
-            outbox=outbox,
-            receipts=keysets,
-        )
-        service = FunctionService(
-            registry=registry,
-            invocation=invocation,
-            pool=pool,
-            grants=services.grants,
-            audit=services.audit,
-            clock=services.clock,
-        )
-        yield _Functions(
-            operations={
-                **service.operations(),
-                **DeliveryService(outbox, services.grants, services.audit).operations(),
-            },
-            deliveries=deliveries,
         )
 
 

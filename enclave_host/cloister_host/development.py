@@ -31,6 +31,7 @@ def policy_text(host: Host) -> str:
         "debug": config["debug"],
         "root.environment": config["root"]["environment"],
         "sandbox.level": config["sandbox"]["level"],
+        "sandbox.missing": config["sandbox"]["missing"],
     }
     lines = [
         "# Which enclave host clients accept; see docs/attestation.md.",

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Final
 
 from cloister_host.deliveries.schedule import Schedule
+from cloister_host.functions.sandbox.choose import Level
 
-__all__ = ["MAX_REQUEST_BYTES", "HostSettings"]
+__all__ = ["DEVELOPMENT_SANDBOXES", "MAX_REQUEST_BYTES", "HostSettings"]
 
+DEVELOPMENT_SANDBOXES: Final[frozenset[Level]] = frozenset({"namespaces", "process"})
 MAX_REQUEST_BYTES: Final = 96 * 1024 * 1024
 
 
@@ -24,6 +26,8 @@ class HostSettings:
         egress_trust_anchors: PEM files of authorities trusted for egress beside the public ones.
         egress_allow_private_addresses: Let egress reach loopback and private addresses. A debug
             switch: it is attested, and production policies refuse it.
+        accepted_sandboxes: Sandbox levels that may run functions; the strongest this machine gives is
+            used, and attested. Less than `namespaces` has to be accepted by name.
         deliveries: When deliveries that failed are sent again.
     """
 
@@ -32,6 +36,7 @@ class HostSettings:
     max_request_bytes: int = MAX_REQUEST_BYTES
     egress_trust_anchors: tuple[Path, ...] = field(default=())
     egress_allow_private_addresses: bool = False
+    accepted_sandboxes: frozenset[Level] = frozenset({"namespaces"})
     deliveries: Schedule = field(default_factory=Schedule)
 
     @property

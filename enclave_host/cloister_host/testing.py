@@ -135,10 +135,11 @@ def embedded_host(
     from cloister_host.development import client_of, policy_text  # noqa: PLC0415 (a pytest plugin stays light)
     from cloister_host.identity.caller import SYSTEM_TENANT  # noqa: PLC0415 (a pytest plugin stays light)
     from cloister_host.server import running  # noqa: PLC0415 (a pytest plugin stays light)
-    from cloister_host.settings import HostSettings  # noqa: PLC0415 (a pytest plugin stays light)
+    from cloister_host.settings import DEVELOPMENT_SANDBOXES, HostSettings  # noqa: PLC0415 (a pytest plugin stays light)
 
     settings = HostSettings(
         state=directory / "state",
+        accepted_sandboxes=DEVELOPMENT_SANDBOXES,
         egress_trust_anchors=tuple(egress_trust_anchors),
         egress_allow_private_addresses=egress_allow_private_addresses,
         deliveries=deliveries or Schedule(),

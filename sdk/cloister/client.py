@@ -141,7 +141,7 @@ class Client:
         """Call a confidential function.
 
         Args:
-            function: `name@alias`, or `name@sha256:...` for one digest.
+            function: `name@alias`, or `name@DIGEST` (64 hexadecimal digits) for one digest.
             context: Values for the context names that the function's manifest asks for.
             idempotency_key: Constant over the caller's own retries; effects happen once under it.
             inputs: The function's inputs by name.

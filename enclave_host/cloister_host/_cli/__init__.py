@@ -9,7 +9,8 @@ import typer
 
 from cloister._cli._client import write_private
 from cloister.errors import ConfigurationError
-from cloister_host.settings import HostSettings
+from cloister_host.functions.sandbox.choose import Level
+from cloister_host.settings import DEVELOPMENT_SANDBOXES, HostSettings
 
 __all__ = ["app"]
 
@@ -52,6 +53,10 @@ def serve(  # noqa: PLR0917 (typer makes options of parameters)
     listen: Annotated[str, typer.Option(help="Address and port.")] = "127.0.0.1:8787",
     egress_trust_anchor: TrustAnchor = None,
     egress_allow_private_addresses: PrivateEgress = False,  # noqa: FBT002 (an option)
+    accept_sandbox: Annotated[
+        Level | None,
+        typer.Option(help="Also accept this weaker sandbox for functions. It is attested."),
+    ] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM certificate chain.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM private key.")] = None,
     tls_elsewhere: Annotated[bool, typer.Option(help="TLS ends in front of this host.")] = False,  # noqa: FBT002 (an option)
@@ -67,6 +72,7 @@ def serve(  # noqa: PLR0917 (typer makes options of parameters)
         state=state,
         egress_trust_anchors=tuple(egress_trust_anchor or ()),
         egress_allow_private_addresses=egress_allow_private_addresses,
+        accepted_sandboxes=frozenset({"namespaces", accept_sandbox or "namespaces"}),
     )
     with build(settings) as host:
         typer.echo(f"deployment {host.deployment} on {listen}")
@@ -108,6 +114,7 @@ def dev(
         state=state,
         egress_trust_anchors=tuple(egress_trust_anchor or ()),
         egress_allow_private_addresses=True,
+        accepted_sandboxes=DEVELOPMENT_SANDBOXES,
     )
     url = f"http://{listen}"
     prepare(settings, tenant=tenant, url=url, profile=Path("cloister.toml"))

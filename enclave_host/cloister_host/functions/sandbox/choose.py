@@ -10,9 +10,26 @@ from cloister_host.functions.sandbox import Sandbox
 from cloister_host.functions.sandbox.namespaces import NamespaceSandbox
 from cloister_host.functions.sandbox.process import ProcessSandbox
 
-__all__ = ["Level", "choose_sandbox"]
+__all__ = ["LAYERS", "Level", "choose_sandbox", "missing_layers"]
 
 Level = Literal["namespaces", "process"]
+
+LAYERS: Final = (
+    "user",
+    "mnt",
+    "pid",
+    "net",
+    "ipc",
+    "uts",
+    "cgroup",
+    "pivot_root",
+    "landlock",
+    "seccomp",
+    "no_new_privs",
+    "no_capabilities",
+    "rlimits",
+)
+"""What a host without a missing layer has."""
 
 _STRONGEST_FIRST: Final[dict[Level, Callable[[], Sandbox]]] = {
     "namespaces": NamespaceSandbox,
@@ -35,3 +52,8 @@ def choose_sandbox(accepted: Collection[Level] = frozenset({"namespaces"})) -> S
         except ConfigurationError as error:
             refusal = error
     raise refusal
+
+
+def missing_layers(sandbox: Sandbox) -> list[str]:
+    """What this sandbox lacks; attested, and refused by production policies."""
+    return [layer for layer in LAYERS if layer not in sandbox.layers]
