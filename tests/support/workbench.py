@@ -46,6 +46,7 @@ class PlainAct:
 
     store: Store
     finished: msgspec.Struct | None = None
+    request_digest: str = "digest-of-the-sealed-request"
 
     @contextmanager
     def begin(self) -> Iterator[Tx]:

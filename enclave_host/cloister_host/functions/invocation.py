@@ -111,7 +111,7 @@ class Invocation:
         try:
             ran = self._run(prepared, act)
             with act.begin() as tx:
-                result = self._finish(tx, prepared, ran)
+                result = self._finish(tx, prepared, ran, act.request_digest)
                 act.finish(tx, result)
         except CloisterError as error:
             self._record_failure(prepared, error, act)
@@ -188,10 +188,10 @@ class Invocation:
             milliseconds = int((time.monotonic() - started) * 1000)
         return _Ran(returned=returned, door=door, milliseconds=milliseconds)
 
-    def _finish(self, tx: Tx, prepared: _Prepared, ran: _Ran) -> Invoked | BatchInvoked:
+    def _finish(self, tx: Tx, prepared: _Prepared, ran: _Ran, request_digest: str) -> Invoked | BatchInvoked:
         rows, manifest = prepared.rows, prepared.manifest
         released = self._release.column(tx, prepared.function, rows, ran.returned)
-        receipt = self._receipt(prepared, ran, released)
+        receipt = self._receipt(prepared, ran, released, request_digest)
         self._record(tx, prepared, "done", receipt=receipt.id, rows=rows.count, failed=len(rows.errors))
         if manifest.batch:
             values: list[Any] = [None] * rows.count
@@ -215,7 +215,9 @@ class Invocation:
             delivery_id=delivery_id,
         )
 
-    def _receipt(self, prepared: _Prepared, ran: _Ran, released: Sequence[Any]) -> Receipt:
+    def _receipt(
+        self, prepared: _Prepared, ran: _Ran, released: Sequence[Any], request_digest: str
+    ) -> Receipt:
         """Names and digests for everyone; what could be guessed only salted."""
         rows, manifest = prepared.rows, prepared.manifest
         result, contexts = (
@@ -224,6 +226,7 @@ class Invocation:
         sealed = released if manifest.output.kind == "sealed" else ()
         return self._receipts.issue_receipt(
             {
+                "request": request_digest,
                 "tenant": prepared.caller.tenant,
                 "function": prepared.resolved.name,
                 "function_digest": prepared.resolved.digest,

@@ -15,7 +15,16 @@ __all__ = ["Act", "ReceiptIssuer"]
 
 
 class Act(Protocol):
-    """A staged operation in progress: transactions with work outside the store between them."""
+    """A staged operation in progress: transactions with work outside the store between them.
+
+    Attributes:
+        request_digest: Base64url SHA-256 of the sealed request, for receipts.
+    """
+
+    @property
+    def request_digest(self) -> str:
+        """Base64url SHA-256 of the sealed request, for receipts."""
+        ...
 
     def begin(self) -> AbstractContextManager[Tx]:
         """One transaction."""

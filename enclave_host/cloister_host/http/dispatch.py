@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from cloister import jose
 from cloister.errors import (
     CloisterError,
     ConfigurationError,
@@ -68,7 +69,16 @@ class Act:
     remembered, and replied with, in the transaction of its effect.
     """
 
-    def __init__(self, *, store: Store, first: ExitStack, tx: Tx, answer: Callable[[Tx, bytes], str]) -> None:
+    def __init__(
+        self,
+        *,
+        request_digest: str,
+        store: Store,
+        first: ExitStack,
+        tx: Tx,
+        answer: Callable[[Tx, bytes], str],
+    ) -> None:
+        self.request_digest = request_digest
         self._store = store
         self._first: ExitStack | None = first
         self._tx = tx
@@ -190,7 +200,13 @@ class Dispatcher:
                 services.idempotency.finish(tx, caller, body.op, body.idempotency_key, result)
                 return self._reply(tx, request, result)
 
-            act = Act(store=services.store, first=first.pop_all(), tx=tx, answer=answer)
+            act = Act(
+                request_digest=jose.b64url_encode(request.digest),
+                store=services.store,
+                first=first.pop_all(),
+                tx=tx,
+                answer=answer,
+            )
         try:
             task.operation.handler(caller, task.payload, act)
         except BaseException:
