@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.table import Table
 
-from cloister_host.testing import embedded_host
+from cloister_host.embedded import embedded_host
 
 HERE = Path(__file__).resolve().parent
 

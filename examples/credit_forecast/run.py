@@ -29,7 +29,7 @@ from officer import describe, open_forecast  # noqa: E402 - as above
 from upload import object_key, upload_histories  # noqa: E402 - as above
 
 from cloister import Client  # noqa: E402 - sorted after the modules above
-from cloister_host.testing import EmbeddedHost, Tenant, embedded_host  # noqa: E402 - as above
+from cloister_host.embedded import EmbeddedHost, Tenant, embedded_host  # noqa: E402 - as above
 from local_cloud.lambda_runtime import InvocationResult, LambdaRuntime  # noqa: E402 - as above
 from local_cloud.s3 import LocalS3  # noqa: E402 - as above
 

@@ -25,7 +25,7 @@ sys.path[:0] = [str(HERE / "aws"), str(HERE.parent)]
 from seal import transfer_event  # noqa: E402 - found through the line above
 
 from cloister import Client  # noqa: E402 - sorted after the module above
-from cloister_host.testing import EmbeddedHost, Tenant, embedded_host  # noqa: E402 - as above
+from cloister_host.embedded import EmbeddedHost, Tenant, embedded_host  # noqa: E402 - as above
 from local_cloud.azure_functions import AzureFunctions  # noqa: E402 - as above
 from local_cloud.azurite import Azurite  # noqa: E402 - as above
 from local_cloud.ca import LocalCA  # noqa: E402 - as above

@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from cloister import Client  # noqa: E402 - found through the line above
-from cloister_host.testing import EmbeddedHost, Tenant, embedded_host  # noqa: E402 - as above
+from cloister_host.embedded import EmbeddedHost, Tenant, embedded_host  # noqa: E402 - as above
 from local_cloud.bigquery import LocalBigQuery  # noqa: E402 - as above
 from local_cloud.breach_service import BreachService, load_numbers  # noqa: E402 - as above
 from local_cloud.ca import LocalCA  # noqa: E402 - as above
