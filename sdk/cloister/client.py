@@ -185,7 +185,7 @@ class Client:
     def call(
         self, op: str, payload: Mapping[str, Any], *, idempotency_key: str | None = None
     ) -> Mapping[str, Any]:
-        """Any operation of the host by name, for example `key.create`; see docs/operations.md."""
+        """Any operation of the host by name, for example `key.create`; `/openapi.json` lists them."""
         return self._run(self._flows.call(op, payload, idempotency_key=idempotency_key))
 
     def attest(self) -> AttestationResult:
