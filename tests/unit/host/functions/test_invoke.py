@@ -106,7 +106,9 @@ def test_a_sealed_history_becomes_a_sealed_forecast(forecast: Workbench) -> None
 def test_the_receipt_names_the_code_and_hides_the_rest(forecast: Workbench) -> None:
     bundle = forecast.deploy(FORECAST, alias="again")
     history = forecast.seal("histories", {"bills": [10, 20, 30]}, customer="customer-4711")
-    result = forecast.invoke("forecast@again", inputs={"history": history}, context={"customer": "customer-4711"})
+    result = forecast.invoke(
+        "forecast@again", inputs={"history": history}, context={"customer": "customer-4711"}
+    )
     claims = claims_of(result)
     assert claims["function_digest"] == bundle.digest
     assert claims["kids"] == ["forecasts.1", "histories.1"]
