@@ -83,11 +83,13 @@ def main(control: socket.socket, host: int) -> None:
     # Pid 1 of its namespace: when it dies, for whatever reason, the kernel ends every worker.
     die_with_parent()
     mapped = mapped_bytes()
-    _build_root()
+    trees = _trees()
+    scratch = _scratch(trees)
+    _build_root(trees, scratch)
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    _serve_spawns(control, user=user, mapped=mapped)
+    _serve_spawns(control, user=user, mapped=mapped, scratch=scratch)
 
 
 def _enter_user_namespace() -> int:
@@ -116,20 +118,21 @@ def _enter_user_namespace() -> int:
     return _NOBODY
 
 
-def _build_root() -> None:
+def _build_root(trees: list[str], scratch: str) -> None:
     """A root with the Python tree, read-only, and two empty places for workers to mount on."""
     linux.make_mounts_private()
-    root = "/tmp"  # noqa: S108 - only a place to mount on, in a mount namespace of our own
+    # Only a place to mount on, in a mount namespace of our own: it is always there, and holds no tree.
+    root = "/proc"
     linux.mount_tmpfs(root, size_bytes=_ROOT_BYTES, mode="755")
-    for path in _trees():
+    for path in trees:
         target = root + path
         Path(target).mkdir(parents=True, exist_ok=True)
         linux.bind_read_only(path, target)
     for link in ("/lib", "/lib64"):
         if Path(link).is_symlink():
             (Path(root) / link[1:]).symlink_to(Path(link).readlink())
-    for place in ("code", "tmp"):
-        (Path(root) / place).mkdir()
+    for place in ("/code", scratch):
+        Path(root + place).mkdir()
     linux.pivot(root)
     linux.seal_mounts("/", executable=True)
 
@@ -146,7 +149,13 @@ def _trees() -> list[str]:
     return [p for p in present if not any(p != q and Path(p).is_relative_to(q) for q in present)]
 
 
-def _serve_spawns(control: socket.socket, *, user: int, mapped: int) -> NoReturn:
+def _scratch(trees: list[str]) -> str:
+    """Where a worker may write: `/tmp`, unless the Python tree itself lies below it."""
+    below = any(Path(tree).is_relative_to("/tmp") for tree in trees)  # noqa: S108 - a place in the jail
+    return "/scratch" if below else "/tmp"  # noqa: S108 - the worker's own
+
+
+def _serve_spawns(control: socket.socket, *, user: int, mapped: int, scratch: str) -> NoReturn:
     while True:
         message, ancillary, _flags, _address = control.recvmsg(MESSAGE_BYTES, socket.CMSG_SPACE(8))
         if not message:
@@ -154,26 +163,28 @@ def _serve_spawns(control: socket.socket, *, user: int, mapped: int) -> NoReturn
         descriptors = array.array("i", ancillary[0][2])
         spawn = msgspec.msgpack.decode(message, type=Spawn)
         if os.fork() == 0:
-            _start_worker(control, spawn, descriptors[0], descriptors[1], user=user, mapped=mapped)
+            _start_worker(
+                control, spawn, descriptors[0], descriptors[1], user=user, mapped=mapped, scratch=scratch
+            )
         for descriptor in descriptors:
             os.close(descriptor)
 
 
 def _start_worker(
-    control: socket.socket, spawn: Spawn, channel: int, code: int, *, user: int, mapped: int
+    control: socket.socket, spawn: Spawn, channel: int, code: int, *, user: int, mapped: int, scratch: str
 ) -> NoReturn:
     """In a child of the zygote: build the worker's namespaces, fork it as their first process, report it."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         linux.unshare(["mnt", "pid", "net", "ipc", "uts", "cgroup"])
-        _unpack(code)
+        _unpack(code, scratch)
         os.close(code)
         ready, starting = os.pipe()
         worker = os.fork()
         if worker == 0:
             control.close()
             os.close(ready)
-            _become_worker(starting, channel, spawn, user=user, mapped=mapped)
+            _become_worker(starting, channel, spawn, user=user, mapped=mapped, scratch=scratch)
         os.close(starting)
         handle = os.pidfd_open(worker)
         # Only a worker whose every layer stands is reported.
@@ -188,7 +199,7 @@ def _start_worker(
     os._exit(0)
 
 
-def _unpack(code: int) -> None:
+def _unpack(code: int, scratch: str) -> None:
     with os.fdopen(os.dup(code), "rb") as file:
         files = msgspec.msgpack.decode(file.read(), type=dict[str, bytes])
     size = sum(map(len, files.values())) + _CODE_SLACK_BYTES
@@ -198,14 +209,16 @@ def _unpack(code: int) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
     linux.seal_mounts("/code")
-    linux.mount_tmpfs("/tmp", size_bytes=_TMP_BYTES, mode="1777")  # noqa: S108 - the worker's own
+    linux.mount_tmpfs(scratch, size_bytes=_TMP_BYTES, mode="1777")
 
 
-def _become_worker(starting: int, channel: int, spawn: Spawn, *, user: int, mapped: int) -> NoReturn:
+def _become_worker(
+    starting: int, channel: int, spawn: Spawn, *, user: int, mapped: int, scratch: str
+) -> NoReturn:
     """Give up everything, layer by layer; the last step is irreversible and the next line is tenant code."""
     try:
         os.setsid()
-        os.chdir("/tmp")  # noqa: S108 - the worker's own
+        os.chdir(scratch)
         keep = sorted((starting, channel))
         for low, high in zip([2, *keep], [*keep, 1 << 16], strict=True):
             os.closerange(low + 1, high)
@@ -217,7 +230,7 @@ def _become_worker(starting: int, channel: int, spawn: Spawn, *, user: int, mapp
         forgo_privileges()
         limit_resources(memory_mib=spawn.memory_mib, mapped=mapped)
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-        linux.restrict_paths(writable=["/tmp"])  # noqa: S108 - the worker's own
+        linux.restrict_paths(writable=[scratch])
         allow_listed_only()
         os.write(starting, b"1")
         os.close(starting)
