@@ -15,7 +15,7 @@ from cloister.jose.jwe import (
     unwrap_key,
     wrap_key,
 )
-from cloister.jose.jws import parse_jws_header, sign_compact, verify_compact
+from cloister.jose.jws import parse_jws_header, sign_compact, verify_claims, verify_compact
 from cloister.jose.keys import Alg, Key, generate_key, public_jwk, thumbprint
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "sign_compact",
     "thumbprint",
     "unwrap_key",
+    "verify_claims",
     "verify_compact",
     "wrap_key",
 ]

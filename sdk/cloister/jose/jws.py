@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from cloister.jose._signatures import Signature
 
-__all__ = ["parse_jws_header", "sign_compact", "verify_compact"]
+__all__ = ["parse_jws_header", "sign_compact", "verify_claims", "verify_compact"]
 
 SIGNATURES: Final = frozenset({"EdDSA", "ES256", "ES384"})
 MAX_CHARS: Final = 4 * 1024 * 1024
@@ -66,6 +66,18 @@ def verify_compact(token: str, jwk: Mapping[str, Any] | Key, *, typ: str) -> byt
         raise EvidenceError("the JWS names another key or algorithm")
     signature.verify(_decode(raw_signature), f"{protected}.{payload}".encode("ascii"))
     return _decode(payload)
+
+
+def verify_claims(token: str, jwk: Mapping[str, Any] | Key, *, typ: str) -> dict[str, Any]:
+    """Verify a token as `verify_compact` does, and return its payload's members.
+
+    Raises:
+        EvidenceError: As `verify_compact`, or the payload is not one JSON object.
+    """
+    try:
+        return load_object(verify_compact(token, jwk, typ=typ))
+    except ValueError:
+        raise EvidenceError("the payload of the JWS is not a JSON object") from None
 
 
 def parse_jws_header(token: str) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def verify_delivery(
     appraised = appraise_staple(AttestationDocument.from_json(staple), policy, now=now)
     # (2) Signed by a delivery key of its keyset.
     key = appraised.keyset.key("delivery", str(jose.parse_jws_header(token).get("kid")))
-    claims = _claims(jose.verify_compact(token, key.jwk, typ=DELIVERY_TYP))
+    claims = jose.verify_claims(token, key.jwk, typ=DELIVERY_TYP)
     # (3) By this keyset, now.
     issued_at, expires = claims.get("iat"), claims.get("exp")
     if (
@@ -109,16 +109,6 @@ def _parse(body: bytes) -> tuple[Any, str, Any]:
     if not isinstance(token, str):
         raise EvidenceError("this is not a delivery")
     return payload, token, staple
-
-
-def _claims(raw: bytes) -> Mapping[str, Any]:
-    try:
-        claims = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise EvidenceError("the delivery's claims are not JSON") from None
-    if not isinstance(claims, dict):
-        raise EvidenceError("the delivery's claims are not an object")
-    return claims
 
 
 def _text(claims: Mapping[str, Any], name: str) -> str:

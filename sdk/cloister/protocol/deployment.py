@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,13 +62,10 @@ def verify_as_deployment(token: str, *, typ: str, deployment: str | None) -> Map
             hint="a genuine image under somebody else's root key is not this service",
         )
     # (2) The signature.
-    raw = jose.verify_compact(token, {"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "x": public}, typ=typ)
+    key = {"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "x": public}
+    payload = jose.verify_claims(token, key, typ=typ)
     # (3) The payload names the deployment that signed it.
-    try:
-        payload = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise EvidenceError("the statement is not JSON") from None
-    claimed = payload.get("deployment") if isinstance(payload, dict) else None
+    claimed = payload.get("deployment")
     if not isinstance(claimed, str) or not hmac.compare_digest(claimed, named):
         raise EvidenceError("the statement names another deployment than the one that signed it")
-    return payload  # type: ignore[no-any-return]
+    return payload

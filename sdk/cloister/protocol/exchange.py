@@ -7,7 +7,6 @@ content encryption key, so only whoever sealed the request can read the answer t
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 import os
 from collections.abc import Mapping
@@ -178,11 +177,6 @@ def open_reply(token: str, *, request: SealedRequest) -> Mapping[str, Any]:
     digest = hashlib.sha256(request.token.encode()).digest()
     key = _reply_key(request.cek, salt, digest)
     return _load(jose.decrypt_compact(jwe, key, typ=REPLY_TYP))
-
-
-def same_request(stored_digest: bytes, digest: bytes) -> bool:
-    """Whether a repeated `jti` came with the same ciphertext."""
-    return hmac.compare_digest(stored_digest, digest)
 
 
 def _reply_key(cek: Secret, salt: bytes, request_digest: bytes) -> Mapping[str, str]:
