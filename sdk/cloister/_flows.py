@@ -118,15 +118,14 @@ class Flows:
         contexts: Sequence[Context | None] | None,
         key_context: Context | None,
     ) -> Flow[list[Sealed]]:
-        if contexts is not None and len(contexts) != len(values):
-            raise ConfigurationError("there must be one context a value")
+        each = _one_each(contexts, values)
         messages, size_bytes = len(values), sum(map(_size, values))
         dek = self._deks.lease(key, key_context, messages=messages, size_bytes=size_bytes, now=self._clock())
         if dek is None:
             dek = yield from self._fresh_dek(key, key_context)
             if not dek.lease(messages=messages, size_bytes=size_bytes, now=self._clock()):
                 raise LimitError("the batch is larger than one data key may seal", hint="seal it in parts")
-        bound = [_bound(context, key_context) for context in contexts or [None] * len(values)]
+        bound = [_bound(context, key_context) for context in each]
         return [dek.seal(value, context) for value, context in zip(values, bound, strict=True)]
 
     def _fresh_dek(self, key: str, key_context: Context | None) -> Flow[Dek]:
@@ -148,10 +147,9 @@ class Flows:
         self, values: Sequence[str], *, contexts: Sequence[Context | None] | None
     ) -> Flow[list[Value]]:
         """Opened by the host: one audit entry a value."""
-        if contexts is not None and len(contexts) != len(values):
-            raise ConfigurationError("there must be one context a value")
+        each = _one_each(contexts, values)
         items = [{"sealed": str(Sealed(value))} for value in values]
-        for item, context in zip(items, contexts or [None] * len(items), strict=True):
+        for item, context in zip(items, each, strict=True):
             if context is not None:
                 item["context"] = dict(context)  # type: ignore[assignment]
         opened: list[Value] = []
@@ -167,10 +165,9 @@ class Flows:
         self, values: Sequence[str], *, contexts: Sequence[Context | None] | None
     ) -> Flow[list[Value]]:
         """Opened here, under DEKs that the host unwraps: one audit entry a DEK."""
-        if contexts is not None and len(contexts) != len(values):
-            raise ConfigurationError("there must be one context a value")
+        each = _one_each(contexts, values)
         opened: list[Value] = []
-        for index, text in enumerate(values):
+        for text, context in zip(values, each, strict=True):
             sealed = Sealed(text)
             encrypted_key = sealed.encrypted_key
             content = self._opened.get(sealed.kid, encrypted_key, now=self._clock())
@@ -181,7 +178,7 @@ class Flows:
                 )
                 dek = Secret(jose.b64url_decode(result["dek"]))
                 content = self._opened.add(sealed.kid, encrypted_key, dek, now=self._clock())
-            opened.append(content.open(sealed, contexts[index] if contexts else None))
+            opened.append(content.open(sealed, context))
         return opened
 
     def public_key(self, key: str) -> Flow[PublicKey]:
@@ -220,6 +217,15 @@ class Flows:
         }
         result = yield from self.call("function.invoke", payload, idempotency_key=idempotency_key)
         return _read(BatchReply.from_result, result)
+
+
+def _one_each(contexts: Sequence[Context | None] | None, values: Sequence[Any]) -> Sequence[Context | None]:
+    """One context a value; none at all means no value has one."""
+    if contexts is None:
+        return [None] * len(values)
+    if len(contexts) != len(values):
+        raise ConfigurationError("there must be one context a value")
+    return contexts
 
 
 def _bound(context: Context | None, key_context: Context | None) -> Context | None:
