@@ -23,13 +23,14 @@ from cloister.errors import (
     UnavailableError,
 )
 from cloister.identity import Identity
+from cloister.objects import ObjectHeader, ObjectKey
 from cloister.protocol.attest import AttestationDocument, AttestationResult, appraise_document
 from cloister.protocol.public_key import PublicKey, verify_public_key
 from cloister.protocol.session import Attest, Response, Step, attested, exchange
 from cloister.reply import BatchReply, Reply
 from cloister.secret import Secret
 
-__all__ = ["Context", "Flow", "Flows"]
+__all__ = ["Context", "Flow", "Flows", "bound_context"]
 
 T = TypeVar("T")
 Flow = Generator[Step, Any, T]
@@ -120,13 +121,17 @@ class Flows:
     ) -> Flow[list[Sealed]]:
         each = _one_each(contexts, values)
         messages, size_bytes = len(values), sum(map(_size, values))
+        dek = yield from self._lease(key, key_context, messages=messages, size_bytes=size_bytes)
+        bound = [bound_context(context, key_context) for context in each]
+        return [dek.seal(value, context) for value, context in zip(values, bound, strict=True)]
+
+    def _lease(self, key: str, key_context: Context | None, *, messages: int, size_bytes: int) -> Flow[Dek]:
         dek = self._deks.lease(key, key_context, messages=messages, size_bytes=size_bytes, now=self._clock())
         if dek is None:
             dek = yield from self._fresh_dek(key, key_context)
             if not dek.lease(messages=messages, size_bytes=size_bytes, now=self._clock()):
                 raise LimitError("the batch is larger than one data key may seal", hint="seal it in parts")
-        bound = [_bound(context, key_context) for context in each]
-        return [dek.seal(value, context) for value, context in zip(values, bound, strict=True)]
+        return dek
 
     def _fresh_dek(self, key: str, key_context: Context | None) -> Flow[Dek]:
         payload: dict[str, Any] = {"key": key}
@@ -172,14 +177,26 @@ class Flows:
             encrypted_key = sealed.encrypted_key
             content = self._opened.get(sealed.kid, encrypted_key, now=self._clock())
             if content is None:
-                result = yield from self.call(
-                    "key.unwrap",
-                    {"kid": sealed.kid, "encrypted_key": jose.b64url_encode(encrypted_key)},
-                )
-                dek = Secret(jose.b64url_decode(result["dek"]))
+                dek = yield from self._unwrap(sealed.kid, encrypted_key, sealed.header.ek)
                 content = self._opened.add(sealed.kid, encrypted_key, dek, now=self._clock())
             opened.append(content.open(sealed, context))
         return opened
+
+    def _unwrap(self, kid: str, encrypted_key: bytes, ek: str | None) -> Flow[Secret]:
+        payload = {"kid": kid, "encrypted_key": jose.b64url_encode(encrypted_key)}
+        if ek is not None:
+            payload["ek"] = ek
+        result = yield from self.call("key.unwrap", payload)
+        return Secret(jose.b64url_decode(result["dek"]))
+
+    # --- objects: sealed and opened by the driver, under keys from here ---
+
+    def object_key(self, key: str, *, key_context: Context | None) -> Flow[ObjectKey]:
+        dek = yield from self._lease(key, key_context, messages=1, size_bytes=0)
+        return ObjectKey.of_dek(dek)
+
+    def object_cek(self, header: ObjectHeader) -> Flow[Secret]:
+        return (yield from self._unwrap(header.kid, header.encrypted_key, header.ek))
 
     def public_key(self, key: str) -> Flow[PublicKey]:
         result = yield from self.call("key.public", {"key": key})
@@ -228,7 +245,7 @@ def _one_each(contexts: Sequence[Context | None] | None, values: Sequence[Any]) 
     return contexts
 
 
-def _bound(context: Context | None, key_context: Context | None) -> Context | None:
+def bound_context(context: Context | None, key_context: Context | None) -> Context | None:
     """The context that is bound to the value: both parts together."""
     if key_context is None:
         return context

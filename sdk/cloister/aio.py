@@ -9,12 +9,22 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from cloister._flows import Context, Flow, Flows, T
+from cloister._flows import Context, Flow, Flows, T, bound_context
 from cloister.attestation import AppraisalPolicy
 from cloister.client import JOSE_TYPE, JSON_TYPE, challenge_body, identity_from, policy_from
 from cloister.config import Settings
 from cloister.envelope import Sealed, Value
 from cloister.identity import Identity
+from cloister.objects import (
+    FRAME_BYTES,
+    ObjectHeader,
+    Progress,
+    Readable,
+    Writable,
+    open_stream,
+    read_header,
+    seal_stream,
+)
 from cloister.protocol.attest import AttestationResult
 from cloister.protocol.public_key import PublicKey
 from cloister.protocol.session import Attest, Response, Send, Wait
@@ -96,6 +106,46 @@ class AsyncClient:
     async def public_key(self, key: str) -> PublicKey:
         """The public half of a key; see `Client.public_key`."""
         return await self._run(self._flows.public_key(key))
+
+    async def seal_object(
+        self,
+        source: Readable,
+        sink: Writable,
+        *,
+        key: str,
+        context: Context | None = None,
+        key_context: Context | None = None,
+        cty: str | None = None,
+        frame_bytes: int = FRAME_BYTES,
+        progress: Progress | None = None,
+    ) -> ObjectHeader:
+        """Seal a file or stream of any size in a thread; see `Client.seal_object`."""
+        object_key = await self._run(self._flows.object_key(key, key_context=key_context))
+        return await asyncio.to_thread(
+            seal_stream,
+            source,
+            sink,
+            object_key,
+            frame_bytes=frame_bytes,
+            cty=cty,
+            context=bound_context(context, key_context),
+            progress=progress,
+        )
+
+    async def open_object(
+        self,
+        source: Readable,
+        sink: Writable,
+        *,
+        context: Context | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Open a sealed object in a thread; see `Client.open_object`."""
+        header = await asyncio.to_thread(read_header, source)
+        cek = await self._run(self._flows.object_cek(header))
+        return await asyncio.to_thread(
+            open_stream, source, sink, lambda _: cek, context=context, progress=progress, header=header
+        )
 
     async def invoke(
         self,

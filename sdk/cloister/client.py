@@ -12,16 +12,28 @@ from types import TracebackType
 from typing import Any, Self
 
 from cloister import jose
-from cloister._flows import Context, Flow, Flows, T
+from cloister._flows import Context, Flow, Flows, T, bound_context
 from cloister.attestation import AppraisalPolicy
 from cloister.config import Settings
 from cloister.envelope import Sealed, Value
 from cloister.errors import ConfigurationError
 from cloister.identity import ApiKey, Identity
+from cloister.objects import (
+    FRAME_BYTES,
+    ObjectHeader,
+    ObjectReader,
+    Progress,
+    RangeSource,
+    Readable,
+    Writable,
+    open_stream,
+    seal_stream,
+)
 from cloister.protocol.attest import AttestationResult
 from cloister.protocol.public_key import PublicKey
 from cloister.protocol.session import Attest, Response, Send, Wait
 from cloister.reply import BatchReply, Reply, Token
+from cloister.secret import Secret
 from cloister.transport import Transport, TransportError
 from cloister.transport.stdlib import HttpTransport
 
@@ -126,6 +138,69 @@ class Client:
     def public_key(self, key: str) -> PublicKey:
         """The public half of a key, for `cloister.envelope.seal_to` on machines without a host."""
         return self._run(self._flows.public_key(key))
+
+    # --- objects ---
+
+    def seal_object(
+        self,
+        source: Readable,
+        sink: Writable,
+        *,
+        key: str,
+        context: Context | None = None,
+        key_context: Context | None = None,
+        cty: str | None = None,
+        frame_bytes: int = FRAME_BYTES,
+        progress: Progress | None = None,
+    ) -> ObjectHeader:
+        """Seal a file or stream of any size, in constant memory. See `cloister.objects`.
+
+        Args:
+            source: What is read, to its end.
+            sink: Where the sealed object is written.
+            key: Name of a key with purpose `seal`.
+            context: As in `seal`.
+            key_context: As in `seal`.
+            cty: The media type; everybody can read it.
+            frame_bytes: What is read and authenticated at once, 4 KiB to 16 MiB.
+            progress: Told how many bytes are done.
+
+        Raises:
+            DeniedError: No grant for `seal` on this key.
+        """
+        object_key = self._run(self._flows.object_key(key, key_context=key_context))
+        bound = bound_context(context, key_context)
+        return seal_stream(
+            source, sink, object_key, frame_bytes=frame_bytes, cty=cty, context=bound, progress=progress
+        )
+
+    def open_object(
+        self,
+        source: Readable,
+        sink: Writable,
+        *,
+        context: Context | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Open a sealed object here, under a data key that the host unwraps (right `unwrap`).
+
+        That the object is whole is known at its end only: on an error, drop what was written.
+
+        Returns:
+            How many bytes were written.
+
+        Raises:
+            OpenError: Wrong context, key or object.
+            DeniedError: No grant for `unwrap` on the object's key.
+        """
+        return open_stream(source, sink, self._recover, context=context, progress=progress)
+
+    def object_reader(self, source: RangeSource, *, context: Context | None = None) -> ObjectReader:
+        """Read any part of a sealed object as a seekable file (right `unwrap`); errors as `open_object`."""
+        return ObjectReader(source, self._recover, context=context)
+
+    def _recover(self, header: ObjectHeader) -> Secret:
+        return self._run(self._flows.object_cek(header))
 
     # --- confidential functions and tokens ---
 

@@ -19,7 +19,8 @@ from cloister.envelope import (
     seal_many_to,
 )
 from cloister.errors import ConfigurationError, LimitError, OpenError
-from cloister.jose import unwrap_key, wrap_key
+from cloister.jose import wrap_key
+from cloister.jose.jwe import management
 from cloister.secret import Secret
 from cloister_host.audit import Audit
 from cloister_host.identity.caller import Caller
@@ -136,12 +137,13 @@ class KeyManager:
         held = self._symmetric(self._ring.current(tx, tenant, key))
         return held.kid, wrap_key(dek, held.key)
 
-    def unwrap(self, tx: Tx, tenant: str, kid: str, encrypted_key: bytes) -> Secret:
-        """Unwrap a DEK; raises `OpenError`."""
+    def unwrap(self, tx: Tx, tenant: str, kid: str, encrypted_key: bytes, ek: str | None) -> Secret:
+        """Unwrap a DEK, or with its encapsulation `ek` one that was sealed offline; raises `OpenError`."""
         held = self._ring.version(tx, tenant, kid)
-        if held.purpose != "seal":
-            raise OpenError
-        return unwrap_key(encrypted_key, held.key)
+        try:
+            return Secret(management(held.key).recover(ek, encrypted_key, b""))
+        except ConfigurationError:  # a key that wraps nothing
+            raise OpenError from None
 
     def open_granted(
         self,

@@ -35,7 +35,9 @@ MAX_BATCH = 10_000
 
 Kid = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,62}\.[1-9][0-9]{0,8}\Z", max_length=73)]
 Encoded32Bytes = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{43}\Z", max_length=43)]
-Encoded40Bytes = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{54}\Z", max_length=54)]
+# 40 bytes of A256KW, or 48 of HPKE, whose encapsulation has at most 1120 (X-Wing).
+EncryptedKey = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{54}(?:[A-Za-z0-9_-]{10})?\Z", max_length=64)]
+Encapsulation = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+\Z", max_length=1494)]
 ContextText = Annotated[str, Meta(max_length=1024)]
 Context = Annotated[dict[ContextText, ContextText], Meta(max_length=64)]
 
@@ -126,10 +128,11 @@ class WrappedKey(Result):
 
 
 class UnwrapRequest(Request):
-    """A wrapped DEK."""
+    """A wrapped DEK, or one sealed to a public half together with its encapsulation `ek`."""
 
     kid: Kid
-    encrypted_key: Encoded40Bytes
+    encrypted_key: EncryptedKey
+    ek: Encapsulation | None = None
 
 
 class UnwrappedKey(Result):

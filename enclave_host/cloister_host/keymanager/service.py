@@ -197,7 +197,7 @@ class KeyService:
         resource = f"key/{request.kid.rpartition('.')[0]}"
         self._grants.require(tx, caller, "unwrap", resource)
         encrypted_key = _decode(request.encrypted_key)
-        dek = self._manager.unwrap(tx, caller.tenant, request.kid, encrypted_key)
+        dek = self._manager.unwrap(tx, caller.tenant, request.kid, encrypted_key, request.ek)
         self._audit.record(
             tx,
             caller,

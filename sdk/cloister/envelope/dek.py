@@ -93,13 +93,22 @@ class Dek:
             ConfigurationError: The value or the context cannot be sealed.
         """
         cty, content = encode_value(value)
-        if self._epoch is not process.epoch():
-            raise LimitError(
-                "the data key belongs to a process before a fork or restore", hint="lease another"
-            )
-        with self._lock:
-            self._sealed.charge(self._data_key, 1, len(content))
+        self._charge(len(content))
         return self._content.seal(cty, content, context)
+
+    @property
+    def encrypted_key(self) -> bytes:
+        """The data key under that key version."""
+        return self._data_key.encrypted_key
+
+    def charge_object(self) -> Secret:
+        """Count one value, and give the key itself: an object derives keys of its own from it.
+
+        Raises:
+            LimitError: As `seal`.
+        """
+        self._charge(0)
+        return self._data_key.dek
 
     def open(self, sealed: str, context: Mapping[str, str] | None = None) -> Value:
         """Open a value sealed under this data key; raises `OpenError`."""
@@ -123,6 +132,14 @@ class Dek:
         except LimitError:
             return False
         return True
+
+    def _charge(self, size_bytes: int) -> None:
+        if self._epoch is not process.epoch():
+            raise LimitError(
+                "the data key belongs to a process before a fork or restore", hint="lease another"
+            )
+        with self._lock:
+            self._sealed.charge(self._data_key, 1, size_bytes)
 
     def __repr__(self) -> str:
         return f"Dek({self.kid!r})"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from cloister import jose
-from cloister.envelope import DataKey, Dek, Sealed, seal_to
+from cloister.envelope import DataKey, Dek, Sealed, open_with_cek, seal_to
 from cloister.errors import ConfigurationError, DeniedError, EvidenceError, OpenError
 from cloister.protocol.public_key import verify_public_key
 from cloister.secret import Secret
@@ -132,6 +133,23 @@ def test_what_another_version_wrapped_does_not_unwrap(host: HostWorld, app: Call
     host.call(host.admin, "key.rotate", key="ssn")
     with pytest.raises(OpenError):
         host.call(app, "key.unwrap", kid="ssn.2", encrypted_key=issued.encrypted_key)
+
+
+def test_what_was_sealed_to_a_public_half_unwraps_with_its_encapsulation(
+    host: HostWorld, app: Caller
+) -> None:
+    host.call(host.admin, "key.create", key="ssn-offline", purpose="seal-public")
+    for right in ("unwrap", "key.read"):
+        host.grant(app.principal, right, "key/ssn-offline")
+    statement = host.call(app, "key.public", key="ssn-offline").statement
+    jwk = json.loads(jose.b64url_decode(statement.split(".")[1]))["jwk"]
+    sealed = seal_to("078-05-1120", jwk, kid="ssn-offline.1")
+    wrapped = jose.b64url_encode(sealed.encrypted_key)
+    dek = host.call(app, "key.unwrap", kid=sealed.kid, encrypted_key=wrapped, ek=sealed.header.ek).dek
+    assert open_with_cek(sealed, jose.b64url_decode(dek)) == "078-05-1120"
+    for without in ({}, {"ek": sealed.header.ek[:-4] + "AAAA"}):
+        with pytest.raises(OpenError):
+            host.call(app, "key.unwrap", kid=sealed.kid, encrypted_key=wrapped, **without)
 
 
 def test_unwrapping_under_no_key_looks_like_unwrapping_under_the_wrong_one(
