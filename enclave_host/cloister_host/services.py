@@ -16,7 +16,10 @@ from cloister_host.keymanager.manager import KeyManager
 from cloister_host.keymanager.root import RootKey
 from cloister_host.keymanager.service import KeyService
 from cloister_host.operations import Operation
+from cloister_host.policy.approvers import Approvers
 from cloister_host.policy.grants import Grants
+from cloister_host.policy.quorum import Quorum
+from cloister_host.policy.quorum_service import QuorumService
 from cloister_host.policy.service import GrantService
 from cloister_host.secrets import Secrets
 from cloister_host.store import Store
@@ -38,6 +41,8 @@ class Services:
     audit_service: AuditService
     grants: Grants
     grant_service: GrantService
+    quorum: Quorum
+    quorum_service: QuorumService
     identity: Identity
     principals: PrincipalService
     tenants: TenantService
@@ -54,6 +59,7 @@ class Services:
             **self.tenants.operations(),
             **self.principals.operations(),
             **self.grant_service.operations(),
+            **self.quorum_service.operations(),
             **self.keys.operations(),
             **self.tokenization.operations(),
             **self.secrets.operations(),
@@ -72,7 +78,9 @@ def build_services(store: Store, root: RootKey, clock: Callable[[], float]) -> S
     audit = Audit(clock)
     grants = Grants(audit)
     hasher = ApiKeyHasher(root.api_key_hash_key())
-    principals = PrincipalService(hasher, grants, audit, clock)
+    approvers = Approvers(grants)
+    quorum = Quorum(approvers, audit, clock)
+    principals = PrincipalService(hasher, grants, quorum, audit, clock)
     ring = KeyRing(clock)
     keymanager = KeyManager(ring, grants, audit, clock)
     return Services(
@@ -81,7 +89,11 @@ def build_services(store: Store, root: RootKey, clock: Callable[[], float]) -> S
         audit=audit,
         audit_service=AuditService(audit, grants),
         grants=grants,
-        grant_service=GrantService(grants, audit, clock),
+        grant_service=GrantService(grants, quorum, audit, clock),
+        quorum=quorum,
+        quorum_service=QuorumService(
+            quorum=quorum, approvers=approvers, grants=grants, audit=audit, clock=clock
+        ),
         identity=Identity(hasher),
         principals=principals,
         tenants=TenantService(principals, grants, audit, clock),
@@ -94,7 +106,7 @@ def build_services(store: Store, root: RootKey, clock: Callable[[], float]) -> S
             deployment_key=root.deployment_key,
             clock=clock,
         ),
-        tokenization=TokenizationService(Vault(clock), grants, audit, clock),
+        tokenization=TokenizationService(Vault(clock), grants, quorum, audit, clock),
         secrets=Secrets(grants, audit, clock),
         replay=ReplayGuard(clock),
         idempotency=Idempotency(clock),

@@ -26,7 +26,7 @@ from cloister.identity import Identity
 from cloister.objects import ObjectHeader, ObjectKey
 from cloister.protocol.attest import AttestationDocument, AttestationResult, appraise_document
 from cloister.protocol.public_key import PublicKey, verify_public_key
-from cloister.protocol.session import Attest, Response, Step, attested, exchange
+from cloister.protocol.session import Attest, Authenticate, Response, Step, attested, exchange
 from cloister.reply import BatchReply, Reply
 from cloister.secret import Secret
 
@@ -95,6 +95,10 @@ class Flows:
         self._deks.clear()
         self._opened.clear()
 
+    def credential(self, step: Authenticate) -> Mapping[str, Any]:
+        """The caller's credential for one request; may wait for whoever issues it."""
+        return self._identity.credential(deployment=step.deployment, request=step.request)
+
     # --- any operation ---
 
     def call(
@@ -103,7 +107,6 @@ class Flows:
         body = {
             "op": op,
             "tenant": self._tenant,
-            "credential": self._identity.credential(),
             "idempotency_key": idempotency_key or secrets.token_urlsafe(16),
             "payload": payload,
         }

@@ -27,7 +27,7 @@ from cloister.objects import (
 )
 from cloister.protocol.attest import AttestationResult
 from cloister.protocol.public_key import PublicKey
-from cloister.protocol.session import Attest, Response, Send, Wait
+from cloister.protocol.session import Attest, Authenticate, Response, Send, Wait
 from cloister.reply import BatchReply, Reply, Token
 from cloister.transport import AsyncTransport, TransportError
 
@@ -222,6 +222,9 @@ class AsyncClient:
                 match flow.send(outcome):
                     case Attest() as step:
                         outcome = await self._attest(step)
+                    case Authenticate() as step:
+                        # Most identities ask somebody over the network for a token now and then.
+                        outcome = await asyncio.to_thread(self._flows.credential, step)
                     case Send() as step:
                         outcome = await self._post("/v1/sealed", step.body, JOSE_TYPE)
                     case Wait() as step:

@@ -31,7 +31,7 @@ from cloister.objects import (
 )
 from cloister.protocol.attest import AttestationResult
 from cloister.protocol.public_key import PublicKey
-from cloister.protocol.session import Attest, Response, Send, Wait
+from cloister.protocol.session import Attest, Authenticate, Response, Send, Wait
 from cloister.reply import BatchReply, Reply, Token
 from cloister.secret import Secret
 from cloister.transport import Transport, TransportError
@@ -295,6 +295,8 @@ class Client:
                 match flow.send(outcome):
                     case Attest() as step:
                         outcome = self._attest(step)
+                    case Authenticate() as step:
+                        outcome = self._flows.credential(step)
                     case Send() as step:
                         outcome = self._post("/v1/sealed", step.body, JOSE_TYPE)
                     case Wait() as step:

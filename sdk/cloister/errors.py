@@ -7,6 +7,7 @@
     │   └── AppraisalError      the evidence is genuine, but the policy does not accept what it says
     ├── IdentityError           the caller could not be authenticated
     ├── DeniedError             the caller is known and has no grant for this act
+    ├── QuorumNeededError       the act is granted, but waits for others to approve this very request
     ├── OpenError               a ciphertext did not open; one opaque error for tag, key and context
     ├── FunctionError           a confidential function failed or broke its declared output class
     ├── HandlerError            a FaaS handler failed; what it raised is held back, since it may carry data
@@ -32,6 +33,7 @@ __all__ = [
     "IdentityError",
     "LimitError",
     "OpenError",
+    "QuorumNeededError",
     "UnavailableError",
     "error_from_code",
 ]
@@ -109,6 +111,30 @@ class DeniedError(CloisterError):
     code = "denied"
 
 
+class QuorumNeededError(CloisterError):
+    """The act is granted, but its tenant wants others to approve this very request first.
+
+    Once enough of them have, the same request, sent again by the same principal, is carried out once.
+
+    Attributes:
+        proposal_id: What the approvers are given: `cloister proposal approve ID`.
+    """
+
+    code = "quorum-needed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        proposal_id: str = "",
+        hint: str = "",
+        correlation_id: str = "",
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, correlation_id=correlation_id, retryable=retryable)
+        self.proposal_id = proposal_id
+
+
 class OpenError(CloisterError):
     """A ciphertext did not open.
 
@@ -163,6 +189,7 @@ _BY_CODE: dict[str, type[CloisterError]] = {
         IdentityError,
         DeniedError,
         OpenError,
+        QuorumNeededError,
         FunctionError,
         LimitError,
         UnavailableError,
@@ -171,8 +198,17 @@ _BY_CODE: dict[str, type[CloisterError]] = {
 
 
 def error_from_code(
-    code: str, message: str, *, hint: str = "", correlation_id: str = "", retryable: bool = False
+    code: str,
+    message: str,
+    *,
+    hint: str = "",
+    correlation_id: str = "",
+    retryable: bool = False,
+    proposal_id: str = "",
 ) -> CloisterError:
     """Rebuild the error a host sent as `code`; an unknown code gives the base class."""
     cls = _BY_CODE.get(code, CloisterError)
-    return cls(message, hint=hint, correlation_id=correlation_id, retryable=retryable)
+    error = cls(message, hint=hint, correlation_id=correlation_id, retryable=retryable)
+    if isinstance(error, QuorumNeededError):
+        error.proposal_id = proposal_id
+    return error

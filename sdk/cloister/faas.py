@@ -22,7 +22,13 @@ import rfc8785
 
 from cloister import jose
 from cloister.client import Client
-from cloister.errors import CloisterError, ConfigurationError, HandlerError, error_from_code
+from cloister.errors import (
+    CloisterError,
+    ConfigurationError,
+    HandlerError,
+    QuorumNeededError,
+    error_from_code,
+)
 from cloister.function.names import check_name
 from cloister.reply import BatchReply, Reply
 
@@ -229,6 +235,7 @@ def data_free(error: BaseException) -> BaseException:
             hint=error.hint,
             correlation_id=error.correlation_id,
             retryable=error.retryable,
+            proposal_id=error.proposal_id if isinstance(error, QuorumNeededError) else "",
         )
     return HandlerError(
         f"the handler failed with {type(error).__name__}{_place(error.__traceback__)}",

@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cloister.errors import ConfigurationError
 from cloister.secret import Secret
 
-__all__ = ["ApiKey", "Identity"]
+if TYPE_CHECKING:
+    from cloister.protocol import RequestBinding
+
+__all__ = ["ApiKey", "Identity", "audience"]
 
 MAX_KEY_BYTES = 512
 
 
 class Identity(Protocol):
-    """Port: the credential for one request, as JSON members.
+    """Port: proof of who the caller is, made for one deployment and one request.
 
-    Raises:
-        IdentityError: The credential cannot be had now.
+    It is asked for anew for every request that is sealed, from any thread; whatever can be used more than
+    once (a token until it nears its end) it keeps itself.
     """
 
-    def credential(self) -> dict[str, str]:
-        """The credential's members, `type` among them."""
+    def credential(self, *, deployment: str, request: RequestBinding) -> Mapping[str, Any]:
+        """The credential's members, `type` among them.
+
+        Args:
+            deployment: Name of the appraised deployment. A token's audience is `audience(deployment)`.
+            request: The one request it is for, for credentials that are signed over it.
+
+        Raises:
+            IdentityError: The credential cannot be had.
+            UnavailableError: Whoever issues it does not answer now.
+        """
         ...
+
+
+def audience(deployment: str) -> str:
+    """The audience of tokens for a deployment, and for no other (PROTOCOL 4)."""
+    return f"cloister:{deployment}"
 
 
 class ApiKey:
@@ -48,7 +66,7 @@ class ApiKey:
             raise ConfigurationError(f"the file {path} does not hold an API key")
         return cls(text)
 
-    def credential(self) -> dict[str, str]:
+    def credential(self, *, deployment: str, request: RequestBinding) -> Mapping[str, Any]:  # noqa: ARG002 (an API key is for any)
         """The credential's members."""
         return {"type": "api-key", "value": self._key.reveal().decode()}
 

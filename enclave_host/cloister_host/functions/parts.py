@@ -91,6 +91,7 @@ def build_functions(
             invocation=invocation,
             pool=pool,
             grants=services.grants,
+            quorum=services.quorum,
             audit=services.audit,
             clock=services.clock,
         ),

@@ -25,6 +25,7 @@ from cloister_host.functions.workers import Pool, WorkerKey
 from cloister_host.identity.caller import Caller
 from cloister_host.operations import Operation, Page
 from cloister_host.policy import Grants
+from cloister_host.policy.quorum import Quorum, request_digest
 from cloister_host.store import Tx
 
 __all__ = ["FunctionService"]
@@ -40,6 +41,7 @@ class FunctionService:
         invocation: Invocation,
         pool: Pool,
         grants: Grants,
+        quorum: Quorum,
         audit: Audit,
         clock: Callable[[], float],
     ) -> None:
@@ -47,6 +49,7 @@ class FunctionService:
         self._invocation = invocation
         self._pool = pool
         self._grants = grants
+        self._quorum = quorum
         self._audit = audit
         self._clock = clock
 
@@ -68,16 +71,25 @@ class FunctionService:
         Raises:
             ConfigurationError: The bundle is not valid.
             FunctionError: The code does not load or declares something else than the manifest.
+            QuorumNeededError: Others have to approve this digest.
         """
         bundle = _read(request.bundle)
         name = bundle.manifest.name
+        quorum = (
+            "function.deploy",
+            f"function/{name}",
+            request_digest("function.deploy", request),
+        )
+        about = {"digest": bundle.digest, "alias": request.alias or ""}
         with act.begin() as tx:
             self._require(tx, caller, name, request.alias)
+            self._quorum.check(tx, caller, *quorum, detail=about)
         key = WorkerKey(caller.tenant, bundle.digest, "")
         with self._pool.worker(key, lambda: (Job.of(caller.tenant, bundle), bundle.manifest)) as worker:
             worker.retire()
         with act.begin() as tx:
             self._require(tx, caller, name, request.alias)
+            self._quorum.require(tx, caller, *quorum, detail=about)
             self._registry.add(tx, caller, bundle, at=int(self._clock()))
             if request.alias is not None:
                 self._registry.point(tx, caller.tenant, name, request.alias, bundle.digest)

@@ -19,6 +19,7 @@ from cloister.errors import (
     CloisterError,
     ConfigurationError,
     IdentityError,
+    QuorumNeededError,
     UnavailableError,
 )
 from cloister.protocol import OpenedRequest, open_request, request_kid, seal_reply
@@ -235,6 +236,8 @@ class Dispatcher:
             "retryable": failure.retryable,
             "correlation_id": failure.correlation_id or correlation_id,
         }
+        if isinstance(failure, QuorumNeededError):
+            members["proposal_id"] = failure.proposal_id
         reply = seal_reply(msgspec.json.encode({"error": members}), request=request)
         # Whoever could not say who they are must not be able to fill the store.
         if not isinstance(failure, IdentityError | ReplayError):

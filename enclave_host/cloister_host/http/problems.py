@@ -19,6 +19,7 @@ from cloister.errors import (
     IdentityError,
     LimitError,
     OpenError,
+    QuorumNeededError,
     UnavailableError,
 )
 
@@ -30,6 +31,7 @@ STATUS: Final[dict[type[CloisterError], int]] = {
     EvidenceError: 400,
     IdentityError: 401,
     DeniedError: 403,
+    QuorumNeededError: 403,
     LimitError: 413,
     FunctionError: 422,
     UnavailableError: 503,

@@ -20,6 +20,7 @@ from cloister_host.identity.messages import (
 from cloister_host.identity.records import API_KEYS, PRINCIPALS, ApiKey, Principal
 from cloister_host.operations import Operation, Page
 from cloister_host.policy.grants import Grants
+from cloister_host.policy.quorum import Quorum, request_digest
 from cloister_host.store import Row, Tx
 
 __all__ = ["PrincipalService"]
@@ -29,10 +30,11 @@ class PrincipalService:
     """Manages the principals of the caller's tenant."""
 
     def __init__(
-        self, hasher: ApiKeyHasher, grants: Grants, audit: Audit, clock: Callable[[], float]
+        self, hasher: ApiKeyHasher, grants: Grants, quorum: Quorum, audit: Audit, clock: Callable[[], float]
     ) -> None:
         self._hasher = hasher
         self._grants = grants
+        self._quorum = quorum
         self._audit = audit
         self._clock = clock
 
@@ -80,12 +82,20 @@ class PrincipalService:
     def rotate_key(self, caller: Caller, request: PrincipalName, tx: Tx) -> NewPrincipal:
         """Give a principal a new API key; the old one stops working at once.
 
+        A principal needs no right, and nobody's approval, for a new key of its own.
+
         Raises:
             ConfigurationError: There is no such principal.
+            QuorumNeededError: Others have to approve that somebody else gets this principal's key.
         """
         resource = f"principal/{request.principal}"
-        self._grants.require(tx, caller, "principal.manage", resource)
+        own = request.principal == caller.principal
+        if not own:
+            self._grants.require(tx, caller, "principal.manage", resource)
         row = self._existing(tx, caller, request)
+        if not own:
+            digest = request_digest("principal.rotate_key", request)
+            self._quorum.require_for_credential(tx, caller, row.id, resource, digest)
         key_id, api_key = self._issue(tx, caller.tenant, row.id)
         tx.delete(API_KEYS, caller.tenant, row.record.api_key)
         tx.put(PRINCIPALS, caller.tenant, row.id, replace(row.record, api_key=key_id))

@@ -31,8 +31,15 @@ _ADMIN_ACTIONS: Final = (
     "function.manage",
     "delivery.manage",
     "audit.read",
+    "quorum.manage",
 )
-_OPERATOR_ACTIONS: Final = ("tenant.manage", "principal.manage", "grant.manage", "audit.read")
+_OPERATOR_ACTIONS: Final = (
+    "tenant.manage",
+    "principal.manage",
+    "grant.manage",
+    "audit.read",
+    "quorum.manage",
+)
 
 
 class TenantService:

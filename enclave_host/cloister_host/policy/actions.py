@@ -11,6 +11,7 @@ from typing import Final
 
 from cloister.errors import ConfigurationError
 from cloister_host.identity.caller import SYSTEM_TENANT, Subject
+from cloister_host.policy.acts import ACTS
 
 __all__ = ["ACTIONS", "check_action", "check_grantable", "forbidden_to", "matching_resources"]
 
@@ -39,11 +40,22 @@ ACTIONS: Final = {
     "deliver": "origin",
     "delivery.manage": "delivery",
     "audit.read": "audit",
+    "quorum.manage": "act",
+    "approve": "act",
 }
 
 # What would show a FaaS function plaintext, or let it give itself that right through somebody else.
 _NEVER_FAAS: Final = frozenset(
-    {"decrypt", "unwrap", "detokenize", "principal.manage", "grant.manage", "tenant.manage"}
+    {
+        "decrypt",
+        "unwrap",
+        "detokenize",
+        "principal.manage",
+        "grant.manage",
+        "tenant.manage",
+        "quorum.manage",
+        "approve",
+    }
 )
 # A confidential function works on declared inputs and outputs, and on nothing else.
 _FUNCTION_ONLY: Final = frozenset({"use-in-function", "egress", "deliver", "use-secret"})
@@ -53,6 +65,7 @@ _NAME: Final = r"[a-z][a-z0-9-]{0,62}"
 _RESOURCES: Final = {
     "origin": re.compile(r"https?://(?:[a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?"),
     "principal": re.compile(rf"{_NAME}|function:[A-Za-z0-9_-]{{1,128}}"),
+    "act": re.compile("|".join(map(re.escape, ACTS))),
     "delivery": re.compile(r"[A-Za-z0-9_-]{1,128}"),
 }
 _PLAIN: Final = re.compile(_NAME)

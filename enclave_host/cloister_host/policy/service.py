@@ -12,8 +12,10 @@ from cloister_host.identity.caller import Caller, Subject
 from cloister_host.identity.records import PRINCIPALS
 from cloister_host.operations import Operation
 from cloister_host.policy.actions import check_action, check_grantable
+from cloister_host.policy.acts import QUORUM_CHANGE
 from cloister_host.policy.grants import GRANTS, Grant, Grants, grant_id
 from cloister_host.policy.messages import GrantInfo, GrantList, GrantListRequest, GrantRequest
+from cloister_host.policy.quorum import Quorum, request_digest
 from cloister_host.store import Tx
 
 __all__ = ["GrantService"]
@@ -24,8 +26,9 @@ _FUNCTION_PREFIX = "function:"
 class GrantService:
     """Manages grants within the caller's tenant."""
 
-    def __init__(self, grants: Grants, audit: Audit, clock: Callable[[], float]) -> None:
+    def __init__(self, grants: Grants, quorum: Quorum, audit: Audit, clock: Callable[[], float]) -> None:
         self._grants = grants
+        self._quorum = quorum
         self._audit = audit
         self._clock = clock
 
@@ -42,6 +45,7 @@ class GrantService:
 
         Raises:
             ConfigurationError: The principal does not exist, or this can never be granted to it.
+            QuorumNeededError: Others have to approve it.
         """
         self._grants.require(tx, caller, "grant.manage", f"principal/{request.principal}")
         kind = self._kind(tx, caller.tenant, request.principal)
@@ -51,18 +55,24 @@ class GrantService:
             self._audit.refuse(tx, caller, act="grant.create", resource=f"principal/{request.principal}")
             raise
         row_id = grant_id(request.principal, request.action, request.resource)
-        row = tx.get(GRANTS, caller.tenant, row_id) or tx.insert(
-            GRANTS,
-            caller.tenant,
-            row_id,
-            Grant(
+        row = tx.get(GRANTS, caller.tenant, row_id)
+        if row is None:
+            self._quorum.require(
+                tx,
+                caller,
+                _act(request.action),
+                f"principal/{request.principal}",
+                request_digest("grant.create", request),
+                detail={"principal": request.principal, "action": request.action, "on": request.resource},
+            )
+            record = Grant(
                 principal=request.principal,
                 action=request.action,
                 resource=request.resource,
                 granted_by=caller.principal,
                 created_at=int(self._clock()),
-            ),
-        )
+            )
+            row = tx.insert(GRANTS, caller.tenant, row_id, record)
         self._record(tx, caller, "grant.create", request)
         return _info(row.record)
 
@@ -108,6 +118,17 @@ class GrantService:
             resource=f"principal/{request.principal}",
             detail={"action": request.action, "on": request.resource},
         )
+
+
+def _act(action: str) -> str:
+    """What giving such a grant is, for the quorum. Taking one back never waits."""
+    match action:
+        case "approve":
+            return QUORUM_CHANGE
+        case "detokenize":
+            return "grant.detokenize"
+        case _:
+            return "policy.change"
 
 
 def _info(grant: Grant) -> GrantInfo:

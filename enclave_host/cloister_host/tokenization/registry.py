@@ -14,6 +14,7 @@ from cloister_host.audit import Audit
 from cloister_host.identity.caller import Caller
 from cloister_host.operations import Operation, Page
 from cloister_host.policy.grants import Grants
+from cloister_host.policy.quorum import Quorum, request_digest
 from cloister_host.store import Row, Table, Tx
 from cloister_host.tokenization.compiler import CompiledPolicy, compile_policy
 from cloister_host.tokenization.messages import PolicyCreate, PolicyInfo, PolicyList, PolicyRotate
@@ -68,8 +69,9 @@ class Policy:
 class Policies:
     """Creates, lists, rotates and finds policies."""
 
-    def __init__(self, grants: Grants, audit: Audit, clock: Callable[[], float]) -> None:
+    def __init__(self, grants: Grants, quorum: Quorum, audit: Audit, clock: Callable[[], float]) -> None:
         self._grants = grants
+        self._quorum = quorum
         self._audit = audit
         self._clock = clock
 
@@ -87,11 +89,20 @@ class Policies:
         Raises:
             ExistsError: The name is taken.
             ConfigurationError: The policy is not safe; the message has the arithmetic.
+            QuorumNeededError: Others have to approve it.
         """
         resource = f"policy/{request.policy}"
         self._grants.require(tx, caller, "policy.manage", resource)
         document = msgspec.convert(request, PolicyDocument, from_attributes=True)
         _compile(document)
+        self._quorum.require(
+            tx,
+            caller,
+            "policy.change",
+            resource,
+            request_digest("policy.create", request),
+            detail={"policy": request.policy, "plan": document.plan},
+        )
         record = PolicyRecord(document=document, key_version=1, created_at=int(self._clock()))
         row = tx.insert(POLICIES, caller.tenant, request.policy, record)
         self._audit.record(tx, caller, act="policy.create", resource=resource, detail={"plan": document.plan})

@@ -11,6 +11,7 @@ from cloister_host.audit import Audit
 from cloister_host.identity.caller import Caller
 from cloister_host.operations import Operation
 from cloister_host.policy.grants import Grants
+from cloister_host.policy.quorum import Quorum, request_digest
 from cloister_host.store import Tx
 from cloister_host.tokenization.budgets import Budgets
 from cloister_host.tokenization.messages import (
@@ -32,9 +33,12 @@ __all__ = ["TokenizationService"]
 class TokenizationService:
     """Keeps the tenant's policies and does what they say."""
 
-    def __init__(self, vault: Vault, grants: Grants, audit: Audit, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, vault: Vault, grants: Grants, quorum: Quorum, audit: Audit, clock: Callable[[], float]
+    ) -> None:
         self._vault = vault
-        self._policies = Policies(grants, audit, clock)
+        self._policies = Policies(grants, quorum, audit, clock)
+        self._quorum = quorum
         self._budgets = Budgets(clock)
         self._grants = grants
         self._audit = audit
@@ -71,13 +75,25 @@ class TokenizationService:
         The right `detokenize`, which FaaS principals never have, shows what the policy's views say;
         the right `detokenize-masked` never shows a plain value.
 
+        A confidential function shows nobody what it detokenizes; it needs no quorum for each call.
+
         Raises:
             LimitError: The caller's budget is used up.
+            QuorumNeededError: Others have to approve that these tokens are shown.
         """
         policy, view = self._view(tx, caller, request.policy)
         _check_lengths(request.tokens, request.tweaks, request.references)
         tweaks = _tweaks(request.tweaks, policy)
         self._check_purpose(tx, caller, policy, request.purpose)
+        if caller.kind != "function":
+            self._quorum.require(
+                tx,
+                caller,
+                "token.detokenize",
+                policy.resource,
+                request_digest("token.detokenize", request),
+                detail={"tokens": len(request.tokens), "show": view.show},
+            )
         self._spend(tx, caller, policy, len(request.tokens))
         column = self._undo(tx, policy, request.tokens, tweaks, request.key_version)
         purpose = {"purpose": request.purpose} if request.purpose else {}

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import rfc8785
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -26,7 +27,10 @@ __all__ = [
     "MAX_LIFETIME_SECONDS",
     "MAX_SKEW_SECONDS",
     "OpenedRequest",
+    "RequestBinding",
     "SealedRequest",
+    "bind_request",
+    "body_digest",
     "open_reply",
     "open_request",
     "request_kid",
@@ -44,6 +48,31 @@ MAX_SKEW_SECONDS: Final = 60
 MAX_MESSAGE_CHARS: Final = 96 * 1024 * 1024
 SALT_BYTES: Final = 32
 JTI_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestBinding:
+    """One request, as a credential can name it: a proof over key, identifier and digest fits no other.
+
+    Attributes:
+        kid: The request key it is sealed to, so the host and its epoch.
+        jti: Its identifier.
+        body: What it asks for, without a credential.
+    """
+
+    kid: str
+    jti: str
+    body: Mapping[str, Any] = field(repr=False)
+
+    def digest(self) -> bytes:
+        """`body_digest` of all that it asks for; on demand, since most credentials name no request."""
+        return body_digest(
+            _dump(self.body["payload"]),
+            op=self.body["op"],
+            tenant=self.body["tenant"],
+            idempotency_key=self.body.get("idempotency_key", ""),
+            purpose=self.body.get("purpose", ""),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,18 +106,45 @@ class OpenedRequest:
         return _load(self.plaintext)
 
 
+def body_digest(payload: bytes, *, op: str, tenant: str, idempotency_key: str, purpose: str) -> bytes:
+    """SHA-256 that stands for everything in a request body but the credential.
+
+    It is over the JCS form of the flat members and the hexadecimal SHA-256 of the payload's JSON text,
+    exactly as it stands in the body.
+    """
+    members = {
+        "idempotency_key": idempotency_key,
+        "op": op,
+        "payload": hashlib.sha256(payload).hexdigest(),
+        "purpose": purpose,
+        "tenant": tenant,
+    }
+    return hashlib.sha256(rfc8785.dumps(members)).digest()
+
+
+def bind_request(body: Mapping[str, Any], *, key: KeysetKey) -> RequestBinding:
+    """Draw a request's identifier and name the request, before it has a credential."""
+    return RequestBinding(kid=key.kid, jti=jose.b64url_encode(os.urandom(JTI_BYTES)), body=body)
+
+
 def seal_request(
-    body: Mapping[str, Any], *, key: KeysetKey, now: float, lifetime_seconds: int = MAX_LIFETIME_SECONDS
+    body: Mapping[str, Any],
+    *,
+    key: KeysetKey,
+    now: float,
+    lifetime_seconds: int = MAX_LIFETIME_SECONDS,
+    binding: RequestBinding | None = None,
 ) -> SealedRequest:
     """Seal a request body to a request key, with an encapsulation of its own.
 
     Args:
-        body: JSON members of PROTOCOL 6: op, tenant, credential, payload, idempotency_key.
+        body: JSON members of PROTOCOL 6: op, tenant, credential, payload, idempotency_key, purpose.
         key: The host's request key, from an appraised keyset.
         now: Epoch seconds.
         lifetime_seconds: How long the host may accept it, at most 300.
+        binding: From `bind_request`, if the credential was made for this very request.
     """
-    jti = jose.b64url_encode(os.urandom(JTI_BYTES))
+    jti = binding.jti if binding else jose.b64url_encode(os.urandom(JTI_BYTES))
     issued_at = int(now)
     expires = issued_at + min(lifetime_seconds, MAX_LIFETIME_SECONDS)
     token, cek = jose.encrypt_compact_with_cek(
@@ -186,7 +242,7 @@ def _reply_key(cek: Secret, salt: bytes, request_digest: bytes) -> Mapping[str, 
     return {"kty": "oct", "alg": "dir", "k": jose.b64url_encode(key)}
 
 
-def _dump(body: Mapping[str, Any]) -> bytes:
+def _dump(body: Any) -> bytes:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 

@@ -14,9 +14,15 @@ from typing import Any, Final
 
 from cloister.errors import CloisterError, OpenError, UnavailableError, error_from_code
 from cloister.protocol.attest import AttestationResult
-from cloister.protocol.exchange import SealedRequest, open_reply, seal_request
+from cloister.protocol.exchange import (
+    RequestBinding,
+    SealedRequest,
+    bind_request,
+    open_reply,
+    seal_request,
+)
 
-__all__ = ["Attest", "Exchange", "Response", "Send", "Wait", "attested", "exchange"]
+__all__ = ["Attest", "Authenticate", "Exchange", "Response", "Send", "Wait", "attested", "exchange"]
 
 ATTEMPTS: Final = 4
 FIRST_WAIT_SECONDS: Final = 0.25
@@ -35,6 +41,14 @@ class Attest:
 
     reject: str | None = None
     fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authenticate:
+    """Step: give me a credential for this deployment and this request (`Identity.credential`)."""
+
+    deployment: str
+    request: RequestBinding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +73,7 @@ class Response:
     body: bytes
 
 
-Step = Attest | Send | Wait
+Step = Attest | Authenticate | Send | Wait
 Exchange = Generator[Step, Any, Mapping[str, Any]]
 
 
@@ -67,8 +81,8 @@ def exchange(body: Mapping[str, Any], *, clock: Callable[[], float], jitter: Cal
     """Send one operation and return its result.
 
     Args:
-        body: The request body of PROTOCOL 6. Its `idempotency_key` stays the same over every retry,
-            so that an operation with an effect has it once.
+        body: The request body of PROTOCOL 6, without a credential. Its `idempotency_key` stays the
+            same over every retry, so that an operation with an effect has it once.
         clock: Epoch seconds.
         jitter: Uniform in [0, 1).
 
@@ -133,7 +147,10 @@ def _seal(
         key = host.keyset.request_key(clock())
     if key is None:
         raise UnavailableError("the host offers no request key for this time", hint="check both clocks")
-    return host, seal_request(body, key=key, now=clock())
+    binding = bind_request(body, key=key)
+    credential = yield Authenticate(deployment=host.keyset.deployment, request=binding)
+    sealed = seal_request({**body, "credential": credential}, key=key, now=clock(), binding=binding)
+    return host, sealed
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +194,7 @@ def _outcome(response: Response | None, request: SealedRequest) -> dict[str, Any
             hint=str(error.get("hint", "")),
             correlation_id=str(error.get("correlation_id", "")),
             retryable=error.get("retryable") is True,
+            proposal_id=str(error.get("proposal_id", "")),
         )
     result = reply.get("result")
     return result if isinstance(result, dict) else _Hint(502)

@@ -8,7 +8,14 @@ from contextlib import closing
 import pytest
 
 from cloister import jose
-from cloister.errors import CloisterError, ConfigurationError, DeniedError, FunctionError, UnavailableError
+from cloister.errors import (
+    CloisterError,
+    ConfigurationError,
+    DeniedError,
+    FunctionError,
+    QuorumNeededError,
+    UnavailableError,
+)
 from cloister.function import Manifest
 from cloister.function.bundle import _write, build_bundle
 from support.workbench import TENANT, Workbench
@@ -148,3 +155,18 @@ def test_a_row_edited_in_the_database_is_found_out(
         assert database.execute(edit, (found, put, TENANT, found)).rowcount == 1
     with pytest.raises(UnavailableError, match="changed outside the host"):
         bench.invoke("is-adult@prod", inputs={"age": "x"})
+
+
+def test_a_digest_under_quorum_is_deployed_after_its_approval_and_no_other(bench: Workbench) -> None:
+    bench.call("principal.create", {"principal": "ann", "kind": "person"})
+    ann = bench.caller("ann", "person")
+    bench.grant("ann", "approve", "act/*")
+    bench.call("quorum.set", {"act": "function.deploy", "approvals": 1})
+    data = build_bundle(bench.write(SOURCE)).data
+    with pytest.raises(QuorumNeededError) as caught:
+        deploy(bench, data)
+    bench.call("proposal.approve", {"proposal": caught.value.proposal_id}, caller=ann)
+    with pytest.raises(QuorumNeededError):
+        deploy(bench, build_bundle(bench.write(SOURCE.replace("18", "21"))).data)
+    assert bench.call("function.list", {})["functions"] == []
+    assert deploy(bench, data)["name"] == "is-adult"

@@ -8,6 +8,7 @@ from cloister.client import identity_from
 from cloister.config import SETTINGS, Settings
 from cloister.errors import ConfigurationError
 from cloister.identity import ApiKey
+from cloister.protocol import RequestBinding
 
 ENVIRONMENT = {
     "CLOISTER_URL": "https://env.example",
@@ -110,7 +111,9 @@ def test_an_api_key_shows_nothing(tmp_path):
     (tmp_path / "k").write_text("clk_a_secretsecret\n")
     key = ApiKey.from_file(tmp_path / "k")
     assert "secret" not in repr(key)
-    assert key.credential() == {"type": "api-key", "value": "clk_a_secretsecret"}
+    binding = RequestBinding(kid="r", jti="j", body={})
+    credential = key.credential(deployment="d", request=binding)
+    assert credential == {"type": "api-key", "value": "clk_a_secretsecret"}
 
 
 def test_every_setting_has_one_prefix_and_a_help_text():

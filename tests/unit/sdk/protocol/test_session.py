@@ -8,11 +8,12 @@ import pytest
 
 from cloister import jose
 from cloister.errors import DeniedError, UnavailableError
-from cloister.protocol import KeysetKey, open_request, request_kid, seal_reply, sign_keyset
-from cloister.protocol.session import Attest, Response, Send, Wait, exchange
+from cloister.protocol import KeysetKey, body_digest, open_request, request_kid, seal_reply, sign_keyset
+from cloister.protocol.session import Attest, Authenticate, Response, Send, Wait, exchange
 
 NOW = 1_800_000_000
 DAY = 86_400
+CREDENTIAL = {"type": "api-key", "value": "clk_x_y"}
 BODY = {"op": "x", "tenant": "t", "idempotency_key": "once", "payload": {}}
 
 
@@ -24,6 +25,7 @@ class Host:
         self.now = NOW
         self.requests = []
         self.steps = []
+        self.bindings = []
         self.rotate()
 
     def rotate(self):
@@ -75,6 +77,11 @@ def drive(host, answers):
     try:
         while True:
             step = flow.send(outcome)
+            if isinstance(step, Authenticate):
+                assert step.deployment == host.keyset.deployment
+                host.bindings.append(step.request)
+                outcome = CREDENTIAL
+                continue
             host.steps.append(step)
             if isinstance(step, Attest):
                 outcome = Known(host.keyset)
@@ -190,6 +197,8 @@ def test_a_client_that_lives_for_days_follows_every_epoch(host):
                         host.rotate()
                         known = Known(host.keyset)
                     outcome = known
+                elif isinstance(step, Authenticate):
+                    outcome = CREDENTIAL
                 else:
                     outcome = host.reply(step.body, {"result": {"n": 1}})
         except StopIteration as stop:
@@ -220,7 +229,21 @@ def steps_until_attested(host, answers):
 def test_a_host_that_is_just_starting_is_waited_for(host):
     flow, seen, known = steps_until_attested(host, [None, None, Known(host.keyset)])
     assert seen == [Attest, Wait, Attest, Wait, Attest]
-    assert isinstance(flow.send(known), Send)
+    assert isinstance(flow.send(known), Authenticate)
+    assert isinstance(flow.send(CREDENTIAL), Send)
+
+
+def test_a_credential_is_asked_for_each_request_and_told_which(host):
+    drive(host, [error(host, retryable=True), ok(host)])
+    first, second = host.requests
+    assert [binding.jti for binding in host.bindings] == [first.jti, second.jti]
+    assert {binding.kid for binding in host.bindings} == {first.kid}
+    assert first.body == {**BODY, "credential": CREDENTIAL}
+    payload = b"{}"
+    members = {"op": "x", "tenant": "t", "idempotency_key": "once", "purpose": ""}
+    assert host.bindings[0].digest() == body_digest(payload, **members)
+    others = [body_digest(payload, **{**members, name: "other"}) for name in members]
+    assert len({body_digest(b"[]", **members), body_digest(payload, **members), *others}) == 6
 
 
 def test_a_host_that_never_answers_is_an_error(host):
