@@ -25,6 +25,7 @@ from cloister_host.http.dispatch import Dispatcher
 from cloister_host.http.endpoints import Endpoints
 from cloister_host.http.metrics import Metrics
 from cloister_host.keymanager.root import Environment
+from cloister_host.keymanager.scheduler import Scheduler
 from cloister_host.keysets import KeysetManager
 from cloister_host.services import Services, bootstrap, build_services
 from cloister_host.settings import HostSettings
@@ -117,6 +118,8 @@ def build(settings: HostSettings, *, clock: Callable[[], float] = time.time) -> 
             schedule=settings.deliveries,
         )
         stack.callback(functions.close)
+        scheduler = Scheduler(services.store.begin, services.chores())
+        stack.callback(scheduler.close)
         operations = {**services.operations(), **functions.operations()}
         metrics = Metrics()
 
@@ -128,6 +131,7 @@ def build(settings: HostSettings, *, clock: Callable[[], float] = time.time) -> 
         @asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
             functions.start()
+            scheduler.start()
             yield
 
         endpoints = Endpoints(

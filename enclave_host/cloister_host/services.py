@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloister_host.audit import Audit
@@ -11,10 +11,14 @@ from cloister_host.identity.api_keys import ApiKeyHasher
 from cloister_host.identity.identity import Identity
 from cloister_host.identity.principals import PrincipalService
 from cloister_host.identity.tenants import TenantService
+from cloister_host.keymanager.administration import KeyAdministration
+from cloister_host.keymanager.clock import ForwardClock
 from cloister_host.keymanager.keyring import KeyRing
 from cloister_host.keymanager.manager import KeyManager
 from cloister_host.keymanager.root import RootKey
+from cloister_host.keymanager.scheduler import Chore
 from cloister_host.keymanager.service import KeyService
+from cloister_host.keymanager.usage import Usage
 from cloister_host.operations import Operation
 from cloister_host.policy.approvers import Approvers
 from cloister_host.policy.grants import Grants
@@ -48,10 +52,15 @@ class Services:
     tenants: TenantService
     keymanager: KeyManager
     keys: KeyService
+    key_administration: KeyAdministration
     tokenization: TokenizationService
     secrets: Secrets
     replay: ReplayGuard
     idempotency: Idempotency
+
+    def chores(self) -> Sequence[Chore]:
+        """What the scheduler does for these services."""
+        return (self.key_administration.keep,)
 
     def operations(self) -> Mapping[str, Operation]:
         """Every operation of these services, by name."""
@@ -61,6 +70,7 @@ class Services:
             **self.grant_service.operations(),
             **self.quorum_service.operations(),
             **self.keys.operations(),
+            **self.key_administration.operations(),
             **self.tokenization.operations(),
             **self.secrets.operations(),
             **self.audit_service.operations(),
@@ -81,8 +91,9 @@ def build_services(store: Store, root: RootKey, clock: Callable[[], float]) -> S
     approvers = Approvers(grants)
     quorum = Quorum(approvers, audit, clock)
     principals = PrincipalService(hasher, grants, quorum, audit, clock)
-    ring = KeyRing(clock)
-    keymanager = KeyManager(ring, grants, audit, clock)
+    ring = KeyRing(ForwardClock(clock))
+    usage = Usage()
+    keymanager = KeyManager(ring, usage, grants, audit, clock)
     return Services(
         store=store,
         clock=clock,
@@ -105,6 +116,9 @@ def build_services(store: Store, root: RootKey, clock: Callable[[], float]) -> S
             audit=audit,
             deployment_key=root.deployment_key,
             clock=clock,
+        ),
+        key_administration=KeyAdministration(
+            ring=ring, usage=usage, grants=grants, quorum=quorum, audit=audit
         ),
         tokenization=TokenizationService(Vault(clock), grants, quorum, audit, clock),
         secrets=Secrets(grants, audit, clock),

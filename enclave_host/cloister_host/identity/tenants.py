@@ -25,6 +25,8 @@ _ADMIN_ACTIONS: Final = (
     "grant.manage",
     "key.manage",
     "key.read",
+    "key.destroy",
+    "key.import",
     "policy.manage",
     "secret.manage",
     "function.deploy",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Final
 
 from cloister.envelope import (
     ContentKey,
     DataKey,
+    Dek,
     DekCache,
     OpenCache,
     Sealed,
@@ -25,6 +26,7 @@ from cloister.secret import Secret
 from cloister_host.audit import Audit
 from cloister_host.identity.caller import Caller
 from cloister_host.keymanager.keyring import HeldKey, KeyRing
+from cloister_host.keymanager.usage import Usage
 from cloister_host.policy.grants import Grants
 from cloister_host.store import Tx
 
@@ -34,6 +36,7 @@ MAX_DEK_MESSAGES: Final = 2**24
 MAX_DEK_BYTES: Final = 2**36
 MAX_DEK_AGE_SECONDS: Final = 300
 DEK_BYTES: Final = 32
+HOST_LEASE: Final = 2**14  # of a version with a limit of its own, so that none of it goes to waste
 TENANTS_REMEMBERED: Final = 1024
 
 Context = Mapping[str, str]
@@ -44,13 +47,17 @@ class KeyManager:
 
     Args:
         ring: The keys.
+        usage: How much each has protected.
         grants: Who may use them.
         audit: Where each use is recorded.
         clock: Epoch seconds.
     """
 
-    def __init__(self, ring: KeyRing, grants: Grants, audit: Audit, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, ring: KeyRing, usage: Usage, grants: Grants, audit: Audit, clock: Callable[[], float]
+    ) -> None:
         self._ring = ring
+        self._usage = usage
         self._grants = grants
         self._audit = audit
         self._clock = clock
@@ -108,8 +115,11 @@ class KeyManager:
         self._grants.require(tx, caller, "seal", f"key/{key}")
         held = self._ring.current(tx, caller.tenant, key)
         if held.purpose == "seal":
-            sealed = self._seal_symmetric(caller.tenant, held, values, contexts)
+            size = sum(map(_most_bytes, values))
+            dek = self.lease_dek(tx, caller.tenant, held, messages=len(values), size_bytes=size)
+            sealed = _seal_each(dek, values, contexts)
         else:
+            self._usage.spend(tx, caller.tenant, held, len(values))
             sealed = seal_many_to(values, held.key.public(), kid=held.kid, contexts=contexts)
         self._audit.record(
             tx, caller, act="seal", resource=f"key/{key}", detail={"kid": held.kid, "values": len(values)}
@@ -124,22 +134,26 @@ class KeyManager:
 
     # --- for services that checked and record the right themselves ------------------------------------
 
-    def issue_data_key(self, tx: Tx, tenant: str, key: str) -> DataKey:
-        """Draw a DEK and wrap it under the current version of a key.
+    def issue_data_key(self, tx: Tx, tenant: str, key: str, *, messages: int) -> DataKey:
+        """Draw a DEK for up to so many messages, and wrap it under the current version of a key.
 
         Raises:
-            ConfigurationError: There is no such key, or it is sealed to offline.
+            ConfigurationError: There is no such key, it is sealed to offline, or it may not seal now.
+            LimitError: The version has protected all it may.
         """
-        return _draw_data_key(self._symmetric(self._ring.current(tx, tenant, key)))
+        held = self._symmetric(self._ring.current(tx, tenant, key))
+        return _draw_data_key(held, self._usage.lease(tx, tenant, held, wanted=messages))
 
     def wrap(self, tx: Tx, tenant: str, key: str, dek: Secret) -> tuple[str, bytes]:
         """Wrap a DEK under the current version of a key; returns kid and wrapped DEK."""
         held = self._symmetric(self._ring.current(tx, tenant, key))
+        self._usage.lease(tx, tenant, held, wanted=MAX_DEK_MESSAGES)
         return held.kid, wrap_key(dek, held.key)
 
     def unwrap(self, tx: Tx, tenant: str, kid: str, encrypted_key: bytes, ek: str | None) -> Secret:
         """Unwrap a DEK, or with its encapsulation `ek` one that was sealed offline; raises `OpenError`."""
         held = self._ring.version(tx, tenant, kid)
+        self._usage.note_opened(tx, tenant, kid, now=self._ring.now)
         try:
             return Secret(management(held.key).recover(ek, encrypted_key, b""))
         except ConfigurationError:  # a key that wraps nothing
@@ -155,7 +169,12 @@ class KeyManager:
         keys: frozenset[str],
     ) -> list[Value | OpenError]:
         """Open values under the keys the caller was found to have a right to, and no others."""
-        version = partial(self._ring.version, tx, tenant)
+
+        def version(kid: str) -> HeldKey:
+            held = self._ring.version(tx, tenant, kid)
+            self._usage.note_opened(tx, tenant, kid, now=self._ring.now)
+            return held
+
         batch = _Batch(version, keys=keys, cache=self._opened(tenant), now=self._clock())
         if contexts is None:
             return [batch.open(value, None) for value in values]
@@ -163,27 +182,26 @@ class KeyManager:
             raise ConfigurationError("as many contexts as values are needed")
         return [batch.open(value, context) for value, context in zip(values, contexts, strict=True)]
 
-    # ------------------------------------------------------------------------------------------------
+    def lease_dek(self, tx: Tx, tenant: str, held: HeldKey, *, messages: int, size_bytes: int) -> Dek:
+        """This process's data key under a version, with room for a batch set aside.
 
-    def _seal_symmetric(
-        self,
-        tenant: str,
-        held: HeldKey,
-        values: Sequence[Value],
-        contexts: Sequence[Context | None] | None,
-    ) -> list[Sealed]:
-        if contexts is not None and len(contexts) != len(values):
-            raise ConfigurationError("as many contexts as values are needed")
+        Raises:
+            LimitError: The batch is larger than one data key may seal, or the version has no such room.
+        """
         cache, now = self._deks(tenant), self._clock()
-        size = sum(map(_most_bytes, values))
-        dek = cache.lease(held.material, None, messages=len(values), size_bytes=size, now=now)
+        dek = cache.lease(held.material, None, messages=messages, size_bytes=size_bytes, now=now)
         if dek is None:
-            dek = cache.add(held.material, None, _draw_data_key(held), now=now)
-            if not dek.lease(messages=len(values), size_bytes=size, now=now):
+            wanted = max(messages, HOST_LEASE) if held.max_messages is not None else MAX_DEK_MESSAGES
+            least = min(messages, MAX_DEK_MESSAGES)
+            granted = self._usage.lease(tx, tenant, held, wanted=min(wanted, MAX_DEK_MESSAGES), least=least)
+            # A transaction that is undone gives the lease back, and with it this data key.
+            tx.on_rollback(lambda _aftermath: cache.clear())
+            dek = cache.add(held.material, None, _draw_data_key(held, granted), now=now)
+            if not dek.lease(messages=messages, size_bytes=size_bytes, now=now):
                 raise LimitError("the batch is larger than one data key may seal", hint="seal it in parts")
-        if contexts is None:
-            return [dek.seal(value) for value in values]
-        return [dek.seal(value, context) for value, context in zip(values, contexts, strict=True)]
+        return dek
+
+    # ------------------------------------------------------------------------------------------------
 
     def _symmetric(self, held: HeldKey) -> HeldKey:
         if held.purpose != "seal":
@@ -191,6 +209,14 @@ class KeyManager:
                 f"a key for {held.purpose} wraps no data keys", hint="seal to its public half (key.public)"
             )
         return held
+
+
+def _seal_each(dek: Dek, values: Sequence[Value], contexts: Sequence[Context | None] | None) -> list[Sealed]:
+    if contexts is None:
+        return [dek.seal(value) for value in values]
+    if len(contexts) != len(values):
+        raise ConfigurationError("as many contexts as values are needed")
+    return [dek.seal(value, context) for value, context in zip(values, contexts, strict=True)]
 
 
 class _Batch:
@@ -254,13 +280,13 @@ def _most_bytes(value: Value) -> int:
     return 4 * len(value) if isinstance(value, str) else len(json.dumps(value, default=str))
 
 
-def _draw_data_key(held: HeldKey) -> DataKey:
+def _draw_data_key(held: HeldKey, messages: int) -> DataKey:
     dek = Secret(os.urandom(DEK_BYTES))
     return DataKey(
         kid=held.kid,
         dek=dek,
         encrypted_key=wrap_key(dek, held.key),
-        max_messages=MAX_DEK_MESSAGES,
+        max_messages=messages,
         max_bytes=MAX_DEK_BYTES,
         max_age_seconds=MAX_DEK_AGE_SECONDS,
     )

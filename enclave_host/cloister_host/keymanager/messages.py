@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, UnsetType
 
-from cloister_host.keymanager.records import Purpose
+from cloister_host.keymanager.records import KeyAlg, Purpose
 from cloister_host.operations import Name, Request, Result
 
 __all__ = [
@@ -18,11 +18,17 @@ __all__ = [
     "KeyInfo",
     "KeyList",
     "KeyName",
+    "KeyRotate",
+    "KeyRules",
+    "Kid",
+    "Messages",
     "NewKey",
     "Opened",
     "OpenedValues",
+    "Period",
     "PublicKeyStatement",
     "SealedValue",
+    "Time",
     "UnwrapRequest",
     "UnwrappedKey",
     "ValueOpen",
@@ -33,6 +39,9 @@ __all__ = [
 
 MAX_BATCH = 10_000
 
+Time = Annotated[int, Meta(ge=0, le=2**40)]
+Period = Annotated[int, Meta(ge=1, le=100 * 366 * 86_400)]
+Messages = Annotated[int, Meta(ge=1, le=2**48)]
 Kid = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,62}\.[1-9][0-9]{0,8}\Z", max_length=73)]
 Encoded32Bytes = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{43}\Z", max_length=43)]
 # 40 bytes of A256KW, or 48 of HPKE, whose encapsulation has at most 1120 (X-Wing).
@@ -42,11 +51,30 @@ ContextText = Annotated[str, Meta(max_length=1024)]
 Context = Annotated[dict[ContextText, ContextText], Meta(max_length=64)]
 
 
-class KeyCreate(Request):
-    """Names a new key and says what it is for."""
+class KeyRules(Request):
+    """The rules a key's versions live by; see `KeyRecord`. What is not given has no limit."""
+
+    active_seconds: Period | None = None
+    recipient_seconds: Period | None = None
+    rotate_seconds: Period | None = None
+    max_messages: Messages | None = None
+    destroy_wait_seconds: Period | None = None
+
+
+class KeyCreate(KeyRules, kw_only=True):
+    """Names a new key and says what it is for.
+
+    Attributes:
+        alg: One of the purpose's algorithms; the first, if it is not given.
+        exportable: Whether versions may ever leave, wrapped.
+        activate_at: When the first version becomes active, if not now.
+    """
 
     key: Name
     purpose: Purpose
+    alg: KeyAlg | None = None
+    exportable: bool = False
+    activate_at: Time | None = None
 
 
 class KeyName(Request):
@@ -55,28 +83,57 @@ class KeyName(Request):
     key: Name
 
 
+class KeyRotate(Request):
+    """Names the key that gets a new version.
+
+    Attributes:
+        activate_at: When it takes over, if not now.
+        if_kid: The newest version as the caller knows it; another one refuses the rotation.
+    """
+
+    key: Name
+    activate_at: Time | None = None
+    if_kid: Kid | None = None
+
+
 class NewKey(Result):
-    """The version that seals from now on."""
+    """The new version, and since or from when it protects."""
 
     key: str
     kid: str
     purpose: Purpose
+    alg: str
 
 
 class VersionInfo(Result):
-    """One version of a key."""
+    """One version of a key; times are epoch seconds."""
 
     kid: str
     state: str
+    origin: str
     created_at: int
+    activate_at: int | None
+    deactivate_at: int | None
+    destroy_at: int | None
+    processing_accepted: bool
 
 
 class KeyInfo(Result):
-    """One key and its versions, oldest first."""
+    """One key, its rules and its versions, oldest first; `kid` is the version that protects, if any."""
 
     key: str
     purpose: Purpose
-    kid: str
+    alg: str
+    kid: str | None
+    exportable: bool
+    min_seal: int
+    min_open: int
+    active_seconds: int | None
+    recipient_seconds: int | None
+    rotate_seconds: int | None
+    rotate_at: int | None
+    max_messages: int | None
+    destroy_wait_seconds: int
     versions: list[VersionInfo]
 
 
@@ -96,10 +153,15 @@ class PublicKeyStatement(Result):
 
 
 class DataKeyRequest(Request):
-    """Asks for a DEK; the key context says which part of the context selects it."""
+    """Asks for a DEK; the key context says which part of the context selects it.
+
+    Attributes:
+        messages: How many values it is wanted for; what a limited key version leases, and never gets back.
+    """
 
     key: Name
     key_context: Context | None = None
+    messages: Annotated[int, Meta(ge=1, le=2**24)] = 2**24
 
 
 class IssuedDataKey(Result):

@@ -21,6 +21,7 @@ from cloister_host.keymanager.messages import (
     KeyInfo,
     KeyList,
     KeyName,
+    KeyRotate,
     NewKey,
     Opened,
     OpenedValues,
@@ -32,16 +33,25 @@ from cloister_host.keymanager.messages import (
     WrappedKey,
     WrapRequest,
 )
-from cloister_host.keymanager.records import KEY_VERSIONS, KEYS, version_id
+from cloister_host.keymanager.records import (
+    ALGS,
+    DESTROY_WAIT_SECONDS,
+    KEY_VERSIONS,
+    KEYS,
+    KeyRecord,
+    KeyVersion,
+    version_id,
+)
 from cloister_host.operations import Operation, Page
 from cloister_host.policy.grants import Grants
-from cloister_host.store import Tx
+from cloister_host.store import Row, Tx
 from cloister_host.store.canonical import digest
 
-__all__ = ["KeyService"]
+__all__ = ["KeyService", "key_info", "new_record", "version_info"]
 
 STATEMENT_SECONDS: Final = 24 * 3600
 SKEW_SECONDS: Final = 60
+_PUBLIC: Final = frozenset({"seal-public", "seal-public-fips", "sign"})
 
 
 class KeyService:
@@ -68,7 +78,7 @@ class KeyService:
         """What this service answers."""
         return {
             "key.create": Operation(KeyCreate, self.create, effect=True),
-            "key.rotate": Operation(KeyName, self.rotate, effect=True),
+            "key.rotate": Operation(KeyRotate, self.rotate, effect=True),
             "key.list": Operation(Page, self.list, effect=False),
             "key.public": Operation(KeyName, self.public, effect=False),
             "key.data_key": Operation(DataKeyRequest, self.data_key, effect=False),
@@ -82,23 +92,34 @@ class KeyService:
 
         Raises:
             ExistsError: The name is taken.
+            ConfigurationError: The purpose has no such algorithm.
         """
         resource = f"key/{request.key}"
         self._grants.require(tx, caller, "key.manage", resource)
-        held = self._ring.create(tx, caller.tenant, request.key, request.purpose)
+        record = new_record(request, now=self._ring.now)
+        held = self._ring.create(tx, caller.tenant, request.key, record, activate_at=request.activate_at)
         self._record_version(tx, caller, "key.create", request.key, held)
-        return NewKey(key=request.key, kid=held.kid, purpose=held.purpose)
+        return NewKey(key=request.key, kid=held.kid, purpose=held.purpose, alg=record.alg)
 
-    def rotate(self, caller: Caller, request: KeyName, tx: Tx) -> NewKey:
-        """Make a new version seal; older ones go on opening.
+    def rotate(self, caller: Caller, request: KeyRotate, tx: Tx) -> NewKey:
+        """Make a new version protect; older ones go on processing.
 
         Raises:
-            ConfigurationError: There is no such key.
+            ConfigurationError: There is no such key, or it was rotated meanwhile.
         """
         self._grants.require(tx, caller, "key.manage", f"key/{request.key}")
-        held = self._ring.rotate(tx, caller.tenant, request.key)
+        expected = None
+        if request.if_kid is not None:
+            name, _, number = request.if_kid.rpartition(".")
+            if name != request.key:
+                raise ConfigurationError("if_kid is not a version of this key")
+            expected = int(number)
+        held = self._ring.rotate(
+            tx, caller.tenant, request.key, activate_at=request.activate_at, expected=expected
+        )
         self._record_version(tx, caller, "key.rotate", request.key, held)
-        return NewKey(key=request.key, kid=held.kid, purpose=held.purpose)
+        alg = self._ring.existing(tx, caller.tenant, request.key).record.alg
+        return NewKey(key=request.key, kid=held.kid, purpose=held.purpose, alg=alg)
 
     def list(self, caller: Caller, request: Page, tx: Tx) -> KeyList:
         """List keys and their versions, without any material."""
@@ -106,15 +127,7 @@ class KeyService:
         rows = tx.scan(KEYS, caller.tenant, after=request.after, limit=request.limit)
         self._audit.record(tx, caller, act="key.list", resource="key/*")
         return KeyList(
-            keys=[
-                KeyInfo(
-                    key=row.id,
-                    purpose=row.record.purpose,
-                    kid=f"{row.id}.{row.record.current}",
-                    versions=_versions(tx, caller.tenant, row.id),
-                )
-                for row in rows
-            ],
+            keys=[key_info(tx, row, now=self._ring.now) for row in rows],
             next=rows[-1].id if len(rows) == request.limit else "",
         )
 
@@ -125,8 +138,8 @@ class KeyService:
             ConfigurationError: There is no such key, or it is symmetric.
         """
         self._grants.require(tx, caller, "key.read", f"key/{request.key}")
-        held = self._ring.current(tx, caller.tenant, request.key)
-        if held.purpose == "seal":
+        held = self._ring.current(tx, caller.tenant, request.key, *ALGS)
+        if held.purpose not in _PUBLIC:
             raise ConfigurationError("a symmetric key has no public half", hint="ask for a data key")
         now = int(self._clock())
         jwk = held.key.public().to_jwk()
@@ -152,13 +165,17 @@ class KeyService:
         """
         resource = f"key/{request.key}"
         self._grants.require(tx, caller, "seal", resource)
-        issued = self._manager.issue_data_key(tx, caller.tenant, request.key)
+        issued = self._manager.issue_data_key(tx, caller.tenant, request.key, messages=request.messages)
         self._audit.record(
             tx,
             caller,
             act="key.data_key",
             resource=resource,
-            detail={"kid": issued.kid, "encrypted_key": digest(issued.encrypted_key)},
+            detail={
+                "kid": issued.kid,
+                "encrypted_key": digest(issued.encrypted_key),
+                "messages": issued.max_messages,
+            },
         )
         return IssuedDataKey(
             kid=issued.kid,
@@ -227,12 +244,70 @@ class KeyService:
         self._audit.record(tx, caller, act=act, resource=f"key/{key}", detail={"kid": held.kid})
 
 
-def _versions(tx: Tx, tenant: str, key: str) -> list[VersionInfo]:
-    rows = tx.scan(KEY_VERSIONS, tenant, prefix=version_id(f"{key}."))
-    return [
-        VersionInfo(kid=f"{key}.{v.number}", state=v.state, created_at=v.created_at)
-        for v in sorted((row.record for row in rows), key=lambda version: version.number)
-    ]
+def new_record(request: KeyCreate, *, now: int) -> KeyRecord:
+    """The row of a key that is asked for.
+
+    Raises:
+        ConfigurationError: The purpose has no such algorithm.
+    """
+    algs = ALGS[request.purpose]
+    alg = request.alg or algs[0]
+    if alg not in algs:
+        raise ConfigurationError(
+            f"a key for {request.purpose} has another algorithm", hint=f"one of {', '.join(algs)}"
+        )
+    return KeyRecord(
+        purpose=request.purpose,
+        alg=alg,
+        latest=1,
+        created_at=now,
+        rotated_at=now,
+        exportable=request.exportable,
+        active_seconds=request.active_seconds,
+        recipient_seconds=request.recipient_seconds,
+        rotate_seconds=request.rotate_seconds,
+        max_messages=request.max_messages,
+        destroy_wait_seconds=request.destroy_wait_seconds or DESTROY_WAIT_SECONDS,
+    )
+
+
+def key_info(tx: Tx, row: Row[KeyRecord], *, now: int) -> KeyInfo:
+    """What is told of a key, without any material."""
+    key, record = row.id, row.record
+    found = tx.scan(KEY_VERSIONS, row.tenant, prefix=version_id(f"{key}.", record.purpose))
+    versions = sorted((version.record for version in found), key=lambda version: version.number)
+    able = [v for v in versions if v.number >= record.min_seal and v.life.protects(now)]
+    return KeyInfo(
+        key=key,
+        purpose=record.purpose,
+        alg=record.alg,
+        kid=able[-1].kid if able else None,
+        exportable=record.exportable,
+        min_seal=record.min_seal,
+        min_open=record.min_open,
+        active_seconds=record.active_seconds,
+        recipient_seconds=record.recipient_seconds,
+        rotate_seconds=record.rotate_seconds,
+        rotate_at=record.rotate_seconds and record.rotated_at + record.rotate_seconds,
+        max_messages=record.max_messages,
+        destroy_wait_seconds=record.destroy_wait_seconds,
+        versions=[version_info(version, now=now) for version in versions],
+    )
+
+
+def version_info(version: KeyVersion, *, now: int) -> VersionInfo:
+    """What is told of a version."""
+    life = version.life
+    return VersionInfo(
+        kid=version.kid,
+        state=life.state_at(now),
+        origin=version.origin,
+        created_at=version.created_at,
+        activate_at=life.activate_at,
+        deactivate_at=life.deactivate_at,
+        destroy_at=life.destroy_at,
+        processing_accepted=life.processing_accepted,
+    )
 
 
 def _parsed(text: str) -> str:

@@ -21,10 +21,19 @@ ACTIONS: Final = {
     "grant.manage": "principal",
     "key.manage": "key",
     "key.read": "key",
+    "key.destroy": "key",
+    "key.import": "key",
+    "key.export": "key",
     "seal": "key",
     "wrap": "key",
     "unwrap": "key",
+    "encrypt": "key",
     "decrypt": "key",
+    "rewrap": "key",
+    "mac": "key",
+    "sign": "key",
+    "verify": "key",
+    "random": "random",
     "use-in-function": "key",
     "policy.manage": "policy",
     "tokenize": "policy",
@@ -32,6 +41,7 @@ ACTIONS: Final = {
     "detokenize-masked": "policy",
     "retokenize": "policy",
     "secret.manage": "secret",
+    "secret.read": "secret",
     "use-secret": "secret",
     "function.deploy": "function",
     "function.manage": "function",
@@ -44,12 +54,16 @@ ACTIONS: Final = {
     "approve": "act",
 }
 
-# What would show a FaaS function plaintext, or let it give itself that right through somebody else.
+# What would show a FaaS function plaintext, or let it give itself that right: through somebody else, with
+# a key that it knows because it brought it, or because it took it away.
 _NEVER_FAAS: Final = frozenset(
     {
         "decrypt",
         "unwrap",
         "detokenize",
+        "key.import",
+        "key.export",
+        "secret.read",
         "principal.manage",
         "grant.manage",
         "tenant.manage",

@@ -1,4 +1,4 @@
-"""JWS signatures: `EdDSA` with Ed25519 (RFC 8037), `ES256` and `ES384` (RFC 7518 section 3.4)."""
+"""JWS signatures: `EdDSA` with Ed25519 (RFC 8037), `ES256` and `ES384` (RFC 7518), `ML-DSA-65` (RFC 9964)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from cloister.errors import ConfigurationError, EvidenceError
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 
-__all__ = ["Ecdsa", "EdDsa", "Signature"]
+__all__ = ["Ecdsa", "EdDsa", "MlDsa", "Signature"]
 
 _HASHES: Final = {"ES256": hashes.SHA256, "ES384": hashes.SHA384}
 _SCALAR_BYTES: Final = {"ES256": 32, "ES384": 48}
@@ -74,6 +75,25 @@ class Ecdsa:
         try:
             self.public.verify(encode_dss_signature(r, s), data, ECDSA(_HASHES[self.alg]()))
         except InvalidSignature:
+            raise EvidenceError("the signature does not verify") from None
+
+
+@dataclass(frozen=True, slots=True)
+class MlDsa:
+    """ML-DSA-65 (FIPS 204) with an empty context."""
+
+    public: MLDSA65PublicKey
+    private: MLDSA65PrivateKey | None = field(default=None, repr=False)
+
+    def sign(self, data: bytes) -> bytes:
+        if self.private is None:
+            raise _public_half()
+        return self.private.sign(data)
+
+    def verify(self, signature: bytes, data: bytes) -> None:
+        try:
+            self.public.verify(signature, data)
+        except (InvalidSignature, ValueError):
             raise EvidenceError("the signature does not verify") from None
 
 

@@ -1,4 +1,4 @@
-"""Compact JWS (RFC 7515) with EdDSA, ES256 and ES384."""
+"""Compact JWS (RFC 7515) with EdDSA, ES256, ES384 and ML-DSA-65."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["parse_jws_header", "sign_compact", "verify_claims", "verify_compact"]
 
-SIGNATURES: Final = frozenset({"EdDSA", "ES256", "ES384"})
+SIGNATURES: Final = frozenset({"EdDSA", "ES256", "ES384", "ML-DSA-65"})
 MAX_CHARS: Final = 4 * 1024 * 1024
 MAX_HEADER_CHARS: Final = 32 * 1024  # room for a certificate chain in `x5c`
 _REFUSED: Final = frozenset({"crit", "b64", "zip"})

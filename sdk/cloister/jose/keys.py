@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Alg", "Key", "as_key", "generate_key", "public_jwk", "thumbprint"]
 
-Alg = Literal["A256KW", "dir", "HPKE-10-KE", "HPKE-7-KE", "EdDSA", "ES256", "ES384"]
+Alg = Literal["A256KW", "dir", "HPKE-10-KE", "HPKE-7-KE", "EdDSA", "ES256", "ES384", "ML-DSA-65"]
 
 _ALGS: Final[frozenset[str]] = frozenset(get_args(Alg))
-_SIGNING: Final = frozenset({"EdDSA", "ES256", "ES384"})
+_SIGNING: Final = frozenset({"EdDSA", "ES256", "ES384", "ML-DSA-65"})
 _KTY: Final[dict[str, str]] = {
     "A256KW": "oct",
     "dir": "oct",
@@ -32,6 +32,7 @@ _KTY: Final[dict[str, str]] = {
     "EdDSA": "OKP",
     "ES256": "EC",
     "ES384": "EC",
+    "ML-DSA-65": "AKP",
 }
 _CRV: Final = {"HPKE-7-KE": "P-256", "EdDSA": "Ed25519", "ES256": "P-256", "ES384": "P-384"}
 _PRIVATE: Final = {"oct": "k", "AKP": "priv", "EC": "d", "OKP": "d"}
@@ -42,6 +43,7 @@ _KEY_OPS: Final = {
 _MAX_KID_CHARS: Final = 256
 _MLKEM_PUBLIC_BYTES: Final = 1184
 _XWING_PUBLIC_BYTES: Final = _MLKEM_PUBLIC_BYTES + 32
+_MLDSA_PUBLIC_BYTES: Final = 1952  # FIPS 204 table 2
 _P = 2**255 - 19
 # y coordinates of the eight points of small order on edwards25519: as a public key each verifies a
 # signature that nobody made. The pair of order eight is from RFC 7748's curve, checked in the tests.
@@ -144,7 +146,8 @@ def generate_key(alg: Alg, *, kid: str | None = None) -> Key:
         jwk["k"] = b64url_encode(os.urandom(CEK_BYTES))
     elif kty == "AKP":
         seed = os.urandom(32)
-        jwk |= {"priv": b64url_encode(seed), "pub": b64url_encode(_xwing_public_bytes(seed))}
+        public = _mldsa_public_bytes(seed) if alg == "ML-DSA-65" else _xwing_public_bytes(seed)
+        jwk |= {"priv": b64url_encode(seed), "pub": b64url_encode(public)}
     elif kty == "OKP":
         from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415 - as in _parse_okp
 
@@ -249,7 +252,9 @@ def _generate_ec(alg: Alg) -> dict[str, str]:
     return {name: b64url_encode(value.to_bytes(size, "big")) for name, value in values.items()}
 
 
-def _parse_akp(alg: Alg, jwk: Mapping[str, Any]) -> tuple[dict[str, str], KeyManagement]:
+def _parse_akp(alg: Alg, jwk: Mapping[str, Any]) -> tuple[dict[str, str], KeyManagement | Signature]:
+    if alg == "ML-DSA-65":
+        return _parse_mldsa(jwk)
     from cryptography.hazmat.primitives import hpke  # noqa: PLC0415 - for post-quantum keys alone
     from cryptography.hazmat.primitives.asymmetric import mlkem, x25519  # noqa: PLC0415 - as above
 
@@ -270,6 +275,29 @@ def _parse_akp(alg: Alg, jwk: Mapping[str, Any]) -> tuple[dict[str, str], KeyMan
     mlkem_key, x25519_key = _xwing_expand(seed)
     private = hpke.MLKEM768X25519PrivateKey(mlkem_key, x25519_key)
     return {**members, "priv": jwk["priv"]}, Hpke(alg, public, private)
+
+
+def _parse_mldsa(jwk: Mapping[str, Any]) -> tuple[dict[str, str], Signature]:
+    """Parse an ML-DSA-65 key; the private member is its 32-byte seed (RFC 9964 section 3)."""
+    from cryptography.hazmat.primitives.asymmetric import mldsa  # noqa: PLC0415 - as in _parse_akp
+
+    from cloister.jose._signatures import MlDsa  # noqa: PLC0415 - as in _parse_okp
+
+    pub = _octets(jwk, "pub", _MLDSA_PUBLIC_BYTES)
+    members = {"kty": "AKP", "pub": jwk["pub"]}
+    if "priv" not in jwk:
+        return members, MlDsa(mldsa.MLDSA65PublicKey.from_public_bytes(pub))
+    private = mldsa.MLDSA65PrivateKey.from_seed_bytes(_octets(jwk, "priv", 32))
+    if private.public_key().public_bytes_raw() != pub:
+        raise _mismatch("pub", "priv")
+    return {**members, "priv": jwk["priv"]}, MlDsa(private.public_key(), private)
+
+
+def _mldsa_public_bytes(seed: bytes) -> bytes:
+    from cryptography.hazmat.primitives.asymmetric import mldsa  # noqa: PLC0415 - as in _parse_akp
+
+    raw: bytes = mldsa.MLDSA65PrivateKey.from_seed_bytes(seed).public_key().public_bytes_raw()
+    return raw
 
 
 def _xwing_expand(seed: bytes) -> tuple[Any, Any]:

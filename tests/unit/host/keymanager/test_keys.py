@@ -87,7 +87,8 @@ def test_a_version_that_left_the_states_that_open_opens_no_more(host: HostWorld,
         row = tx.get(KEY_VERSIONS, "acme", "value/ssn.1")
         assert row is not None
         secret = tx.reveal(KEY_VERSIONS, row).reveal()
-        tx.put(KEY_VERSIONS, "acme", row.id, replace(row.record, state="compromised"), secret=secret)
+        life = row.record.life.moved("compromised", now=int(host.clock()))
+        tx.put(KEY_VERSIONS, "acme", row.id, replace(row.record, life=life), secret=secret)
     # Its data key is still cached; the state decides.
     assert open_one(host, app, sealed).error == "open"
     with pytest.raises(ConfigurationError, match="rotate"):
@@ -435,7 +436,8 @@ def test_a_destroyed_version_cannot_be_revived(host: HostWorld, app: Caller) -> 
     with host.store.begin() as tx:
         row = tx.get(KEY_VERSIONS, "acme", "value/ssn.1")
         assert row is not None
-        tx.put(KEY_VERSIONS, "acme", row.id, replace(row.record, state="destroyed"))
+        gone = replace(row.record.life, state="destroyed")
+        tx.put(KEY_VERSIONS, "acme", row.id, replace(row.record, life=gone))
     host.pen("UPDATE key_versions SET content = ? WHERE id = 'value/ssn.1'", content)
     with pytest.raises(TamperedError):
         open_one(host, app, sealed)

@@ -92,7 +92,7 @@ def test_a_character_more_is_refused_in_every_part(index: int, char: str) -> Non
         verify_compact(".".join(parts), KEY, typ="t")
 
 
-@pytest.mark.parametrize("alg", ["EdDSA", "ES256", "ES384"])
+@pytest.mark.parametrize("alg", ["EdDSA", "ES256", "ES384", "ML-DSA-65"])
 @pytest.mark.parametrize("change", ["empty", "zero", "short", "long", "flipped"])
 def test_a_wrong_signature_is_refused(alg: Alg, change: str) -> None:
     key = generate_key(alg)

@@ -10,7 +10,7 @@ from cloister.errors import ConfigurationError
 from cloister.jose import Alg, Key, b64url_decode, b64url_encode, generate_key, public_jwk, thumbprint
 
 ALGS: tuple[Alg, ...] = get_args(Alg)
-PRIVATE = {"A256KW": "k", "dir": "k", "HPKE-10-KE": "priv"}
+PRIVATE = {"A256KW": "k", "dir": "k", "HPKE-10-KE": "priv", "ML-DSA-65": "priv"}
 KEYS = {alg: generate_key(alg, kid="k.1").to_jwk() for alg in ALGS}
 
 
@@ -72,7 +72,7 @@ def test_every_member_must_be_canonical_and_of_its_length(alg: Alg) -> None:
             assert good not in str(refused.value)
 
 
-@pytest.mark.parametrize("alg", ["HPKE-10-KE", "HPKE-7-KE", "EdDSA", "ES256", "ES384"])
+@pytest.mark.parametrize("alg", ["HPKE-10-KE", "HPKE-7-KE", "EdDSA", "ES256", "ES384", "ML-DSA-65"])
 def test_a_private_half_of_another_key_is_refused(alg: Alg) -> None:
     name = PRIVATE.get(alg, "d")
     with pytest.raises(ConfigurationError, match="does not belong"):
@@ -123,7 +123,7 @@ def test_ed25519_points_of_small_order_are_refused() -> None:
 
 @pytest.mark.parametrize("alg", ALGS)
 def test_a_key_published_for_another_use_is_refused(alg: Alg) -> None:
-    right, wrong = ("sig", "enc") if alg in {"EdDSA", "ES256", "ES384"} else ("enc", "sig")
+    right, wrong = ("sig", "enc") if alg in {"EdDSA", "ES256", "ES384", "ML-DSA-65"} else ("enc", "sig")
     assert Key.from_jwk(_changed(alg, use=right)).alg == alg
     with pytest.raises(ConfigurationError, match="use"):
         Key.from_jwk(_changed(alg, use=wrong))
@@ -132,7 +132,7 @@ def test_a_key_published_for_another_use_is_refused(alg: Alg) -> None:
             Key.from_jwk(_changed(alg, key_ops=ops))
 
 
-@pytest.mark.parametrize("alg", ["HPKE-10-KE", "HPKE-7-KE", "EdDSA", "ES256", "ES384"])
+@pytest.mark.parametrize("alg", ["HPKE-10-KE", "HPKE-7-KE", "EdDSA", "ES256", "ES384", "ML-DSA-65"])
 def test_the_public_half_holds_nothing_private(alg: Alg) -> None:
     public = public_jwk(KEYS[alg])
     assert set(KEYS[alg]) - set(public) == {PRIVATE.get(alg, "d")}

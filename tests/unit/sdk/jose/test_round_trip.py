@@ -21,7 +21,7 @@ from cloister.jose import (
 from cloister.secret import Secret
 
 ENCRYPTION: list[Alg] = ["A256KW", "dir", "HPKE-10-KE", "HPKE-7-KE"]
-SIGNATURE: list[Alg] = ["EdDSA", "ES256", "ES384"]
+SIGNATURE: list[Alg] = ["EdDSA", "ES256", "ES384", "ML-DSA-65"]
 
 
 @pytest.mark.parametrize("alg", ENCRYPTION)
