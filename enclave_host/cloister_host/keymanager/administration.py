@@ -52,9 +52,7 @@ _RULES: Final = (
 class KeyAdministration:
     """Moves key versions through their lives."""
 
-    def __init__(
-        self, *, ring: KeyRing, usage: Usage, grants: Grants, quorum: Quorum, audit: Audit
-    ) -> None:
+    def __init__(self, *, ring: KeyRing, usage: Usage, grants: Grants, quorum: Quorum, audit: Audit) -> None:
         self._ring = ring
         self._usage = usage
         self._grants = grants

@@ -8,7 +8,7 @@ import pytest
 
 from cloister import jose
 from cloister.envelope import seal_to
-from cloister.errors import ConfigurationError, DeniedError, LimitError, OpenError
+from cloister.errors import ConfigurationError, DeniedError, LimitError, OpenError, QuorumNeededError
 from cloister_host.identity.caller import Caller
 from cloister_host.keymanager.lifecycle import IllegalTransitionError
 from cloister_host.keymanager.scheduler import Scheduler
@@ -412,3 +412,16 @@ def test_material_is_in_no_answer_of_an_officers_act(host: HostWorld, app: Calle
     )
     assert issued.dek not in answers
     assert jose.b64url_decode(issued.dek).hex() not in answers
+
+
+def test_a_tenant_can_put_destruction_under_quorum(host: HostWorld, app: Caller) -> None:
+    approver = host.principal("ann", ("approve", "act/*"), kind="person")
+    host.call(host.admin, "quorum.set", act="key.destroy", approvals=1)
+    with pytest.raises(QuorumNeededError) as waiting:
+        host.call(host.admin, "key.destroy", kid="ssn.1")
+    assert versions(host) == {"ssn.1": "active"}
+    host.call(approver, "proposal.approve", proposal=waiting.value.proposal_id)
+    # The approval is of this very act, not of a shorter way back.
+    with pytest.raises(QuorumNeededError):
+        host.call(host.admin, "key.destroy", kid="ssn.1", wait_seconds=8 * DAY)
+    assert host.call(host.admin, "key.destroy", kid="ssn.1").destroy_at == int(host.clock()) + 7 * DAY
