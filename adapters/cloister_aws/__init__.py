@@ -12,8 +12,19 @@
 Settings come from `CLOISTER_*` environment variables. Nothing here opens a value.
 """
 
-from cloister.faas import Enclave
+from cloister.faas import AsyncEnclave, Enclave
 from cloister_aws import s3
+from cloister_aws.events import Source, source_of
+from cloister_aws.fields import mask_fields, seal_fields
 from cloister_aws.handlers import confidential
 
-__all__ = ["Enclave", "confidential", "s3"]
+__all__ = [
+    "AsyncEnclave",
+    "Enclave",
+    "Source",
+    "confidential",
+    "mask_fields",
+    "s3",
+    "seal_fields",
+    "source_of",
+]

@@ -119,6 +119,11 @@ class LambdaRuntime:
         """Everything the function and its runtime have written to the log."""
         return self._ended_logs + (self._sandbox.process.output if self._sandbox else "")
 
+    @property
+    def pid(self) -> int | None:
+        """The process of the execution environment, if there is one now."""
+        return self._sandbox.process.pid if self._sandbox else None
+
     def invoke(self, event: Any, *, context: Mapping[str, Any] | None = None) -> InvocationResult:
         """Invoke the function with a JSON event and an optional client context.
 
@@ -221,12 +226,14 @@ class _Sandbox:
     def _serve(self, request: Request) -> Response:
         if request.method == "GET" and request.path == f"{API}/invocation/next":
             return self._events.get() or Response(status=500)
+        if request.method == "GET" and request.path == f"{API}/restore/next":
+            return json_response({"status": "OK"})  # a snapshot was taken, and this is its copy
         self._posts.append(Post(path=request.path, headers=request.headers, body=request.body))
         kind = request.path.rsplit("/", 1)[-1]
         if kind == "response":
             return self._take_response(request)
         if kind == "error":
-            self.is_spent = self.is_spent or request.path == f"{API}/init/error"
+            self.is_spent = self.is_spent or not request.path.startswith(f"{API}/invocation/")
             self._outcomes.put((None, _reported(request)))
             return json_response({"status": "OK"}, status=202)
         return json_response({"errorType": "InvalidPath"}, status=404)

@@ -62,6 +62,11 @@ class Process:
         return self._popen.poll() is None
 
     @property
+    def pid(self) -> int:
+        """The program's process id."""
+        return self._popen.pid
+
+    @property
     def output(self) -> str:
         """Everything written to standard output and standard error so far."""
         if self._output.closed:

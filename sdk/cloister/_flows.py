@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from cloister import jose
 from cloister.attestation import AppraisalPolicy
 from cloister.envelope import DataKey, Dek, DekCache, OpenCache, Sealed, Value
+from cloister.envelope.process import epoch
 from cloister.errors import (
     ConfigurationError,
     EvidenceError,
@@ -62,6 +63,7 @@ class Flows:
         self._deks = DekCache()
         self._opened = OpenCache()
         self._host: AttestationResult | None = None
+        self._life = epoch()
 
     # --- attestation: the driver holds the lock, so that one flight serves all who wait ---
 
@@ -71,7 +73,8 @@ class Flows:
     def known(self, step: Attest) -> AttestationResult | None:
         """The appraised host, if what is known satisfies the step."""
         host = self._host
-        if host is None or step.fresh or host.keyset.digest == step.reject:
+        # A snapshot's copies appraise for themselves, as do forked children.
+        if host is None or self._life is not epoch() or step.fresh or host.keyset.digest == step.reject:
             return None
         return host if host.keyset.request_key(self._clock()) else None
 
@@ -87,6 +90,7 @@ class Flows:
             raise UnavailableError("this is not a Cloister host", hint="check CLOISTER_URL", retryable=False)
         document = AttestationDocument.from_bytes(response.body)
         self._host = appraise_document(document, self._policy, nonce=nonce, now=self._clock())
+        self._life = epoch()
         return self._host
 
     def forget(self) -> None:

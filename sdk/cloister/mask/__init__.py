@@ -17,7 +17,7 @@ from cloister.mask.paths import State, compile_paths
 from cloister.mask.views import DENIED, MASKED, PLAIN, REDACTED, REDACTED_TEXT, View
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     JSON: TypeAlias = dict[str, "JSON"] | list["JSON"] | str | int | float | bool | None
 
@@ -55,7 +55,7 @@ class Mask:
     __slots__ = ("_default", "_start")
 
     def __init__(self, views: Mapping[str, View], *, default: View) -> None:
-        self._start = compile_paths(views)
+        self._start = compile_paths(views, choose=_strictest)
         self._default = default
 
     def apply(self, document: JSON) -> JSON:
@@ -66,6 +66,10 @@ class Mask:
         """
         shown = _walk(document, self._start, self._default, 0)
         return None if isinstance(shown, _Absent) else shown
+
+    def leads_into(self, steps: Sequence[str]) -> bool:
+        """Whether a path goes on below the place that `steps` lead to."""
+        return self._start is not None and self._start.leads_into(steps)
 
     def apply_text(self, text: str | bytes) -> str:
         """Like `apply`, from JSON text to JSON text.
@@ -82,7 +86,11 @@ class Mask:
             raise _too_deep() from None
 
 
-def _walk(node: JSON, state: State | None, view: View, depth: int) -> JSON | _Absent:
+def _strictest(views: Sequence[View]) -> View:
+    return max(views, key=lambda view: view.strictness)
+
+
+def _walk(node: JSON, state: State[View] | None, view: View, depth: int) -> JSON | _Absent:
     if state is None:
         return node if view.show == "plain" else _show(node, view)
     if state.view is not None:
@@ -102,7 +110,7 @@ def _walk(node: JSON, state: State | None, view: View, depth: int) -> JSON | _Ab
     return node if view.show == "plain" else _show(node, view)
 
 
-def _walk_object(node: dict[str, JSON], state: State, view: View, depth: int) -> JSON:
+def _walk_object(node: dict[str, JSON], state: State[View], view: View, depth: int) -> JSON:
     named, other = state.named, state.other
     if other is None and view.show == "plain":
         # Only the named members can change: the rest is copied in one stroke.

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from cloister.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from cloister.mask.views import View
+__all__ = ["State", "compile_paths", "pointer"]
 
-__all__ = ["State", "compile_paths"]
+V = TypeVar("V")
 
 _MAX_PATHS: Final = 256
 _MAX_STEPS: Final = 32
@@ -40,22 +40,37 @@ _Item: TypeAlias = tuple[int, int]  # path, steps already matched
 
 
 @dataclass(slots=True, eq=False)
-class State:
+class State(Generic[V]):
     """What is left to match at one place of a document.
 
     Attributes:
-        view: The view of a path that ends here; the strictest if there are several.
+        view: The verdict of a path that ends here, a mask's view say; the chosen one of several.
         named: Where a member of this name (or an element of this index) leads.
         other: Where any other leads. None is a place below which nothing can match.
     """
 
-    view: View | None = None
-    named: dict[str, State | None] = field(default_factory=dict)
-    other: State | None = None
+    view: V | None = None
+    named: dict[str, State[V] | None] = field(default_factory=dict)
+    other: State[V] | None = None
+
+    def below(self, key: str) -> State[V] | None:
+        """Where a member or element leads."""
+        return self.named.get(key, self.other)
+
+    def leads_into(self, steps: Sequence[str]) -> bool:
+        """Whether a path goes on below the place that `steps` lead to."""
+        state: State[V] | None = self
+        for step in steps:
+            state = None if state is None else state.below(step)
+        return state is not None and (bool(state.named) or state.other is not None)
 
 
-def compile_paths(views: Mapping[str, View]) -> State | None:
+def compile_paths(views: Mapping[str, V], *, choose: Callable[[Sequence[V]], V]) -> State[V] | None:
     """Compile `views` by path to the state at the root of a document; None if there are none.
+
+    Args:
+        views: A verdict of any kind by path.
+        choose: Decides where several paths end at one place.
 
     Raises:
         ConfigurationError: A path cannot be read, or there are too many.
@@ -67,10 +82,10 @@ def compile_paths(views: Mapping[str, View]) -> State | None:
         raise ConfigurationError(f"a path has at most {_MAX_STEPS} steps")
     verdicts = list(views.values())
     start = frozenset((place, 0) for place in range(len(paths)))
-    states = {start: State()}
+    states: dict[frozenset[_Item], State[V]] = {start: State()}
     todo = [start]
 
-    def state(items: frozenset[_Item]) -> State | None:
+    def state(items: frozenset[_Item]) -> State[V] | None:
         if not items:
             return None
         if items not in states:
@@ -84,7 +99,7 @@ def compile_paths(views: Mapping[str, View]) -> State | None:
         items = todo.pop()
         node = states[items]
         ended = [verdicts[path] for path, done in sorted(items) if done == len(paths[path])]
-        node.view = max(ended, key=lambda view: view.strictness, default=None)
+        node.view = choose(ended) if ended else None
         steps = [(path, done, paths[path][done]) for path, done in items if done < len(paths[path])]
 
         def after(key: str | None, steps: list[tuple[int, int, _Step]] = steps) -> frozenset[_Item]:
@@ -97,6 +112,18 @@ def compile_paths(views: Mapping[str, View]) -> State | None:
         for key in {step.key for _, _, step in steps if step.key is not None}:
             node.named[key] = state(after(key))
     return states[start] if start else None
+
+
+def pointer(path: str) -> tuple[str, ...]:
+    """The steps of a path that leads to one place.
+
+    Raises:
+        ConfigurationError: The path cannot be read, or may lead to several places.
+    """
+    keys = [step.key for step in _parse(path) if not step.descend]
+    if None in keys or len(keys) != len(_parse(path)):
+        raise ConfigurationError("the path must lead to one place", hint="write it without * and ..")
+    return tuple(key for key in keys if key is not None)
 
 
 def _parse(path: str) -> tuple[_Step, ...]:

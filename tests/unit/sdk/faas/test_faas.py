@@ -11,7 +11,7 @@ import pytest
 
 from cloister import faas
 from cloister.errors import ConfigurationError, HandlerError, OpenError
-from cloister.faas import FunctionName, data_free, idempotency_key
+from cloister.faas import FunctionName, data_free, idempotency_key, shared
 
 DIGEST = "0f" * 32
 
@@ -32,7 +32,7 @@ def settings(monkeypatch, tmp_path):
     }
     for name, value in values.items():
         monkeypatch.setenv(f"CLOISTER_{name}", str(value))
-    monkeypatch.setattr(faas, "_shared", faas._Shared())
+    monkeypatch.setattr(shared, "_shared", shared._Shared())
 
 
 def test_a_process_has_one_client(settings):
@@ -49,25 +49,25 @@ def test_settings_that_failed_are_read_again(settings, monkeypatch):
 
 FORKING = """
 import json, os, threading
-from cloister import faas
+from cloister.faas import shared
 
 class Client:
     @classmethod
     def from_env(cls):
         return cls()
 
-faas.Client = Client
-parents = faas.shared_client()
+shared.Client = Client
+parents = shared.shared_client()
 held = threading.Event()
 def hold():
-    with faas._shared.lock:
+    with shared._shared.lock:
         held.set()
         threading.Event().wait()
 threading.Thread(target=hold, daemon=True).start()
 held.wait()
 reading, writing = os.pipe()
 if os.fork() == 0:
-    os.write(writing, json.dumps(faas.shared_client() is not parents).encode())
+    os.write(writing, json.dumps(shared.shared_client() is not parents).encode())
     os._exit(0)
 os.wait()
 print(os.read(reading, 100).decode())
