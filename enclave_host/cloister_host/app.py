@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.resources
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import anyio
 from starlette.applications import Starlette
 
 import cloister
 from cloister_host.attester import Attester
-from cloister_host.attester.simulated import SimulatedAttester
+from cloister_host.attester.machine import Machine
+from cloister_host.attester.parts import build_attester
 from cloister_host.egress.settings import EgressSettings
 from cloister_host.functions.parts import build_functions
 from cloister_host.functions.sandbox.choose import choose_sandbox, missing_layers
@@ -24,18 +22,15 @@ from cloister_host.http.description import describe
 from cloister_host.http.dispatch import Dispatcher
 from cloister_host.http.endpoints import Endpoints
 from cloister_host.http.metrics import Metrics
-from cloister_host.keymanager.root import Environment
 from cloister_host.keymanager.scheduler import Scheduler
 from cloister_host.keysets import KeysetManager
 from cloister_host.services import Services, bootstrap, build_services
 from cloister_host.settings import HostSettings
 from cloister_host.store import Database, Store
-from cloister_host.unseal.file import FileUnseal
-from cloister_host.unseal.root import create_root, unseal_root
+from cloister_host.unseal.choose import create_unseal, open_unseal
+from cloister_host.unseal.root import check_provider, create_root, unseal_root
 
-__all__ = ["Host", "build", "initialize", "measurement"]
-
-ENVIRONMENT: Final[Environment] = "simulated"
+__all__ = ["Host", "build", "initialize"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,32 +40,52 @@ class Host:
     app: Starlette
     keysets: KeysetManager
     services: Services
-    attester: Attester
+    machine: Machine
+    trust_anchors: tuple[bytes, ...] | None
     deployment: str
-    measurement: str
     sandbox: str
 
 
-def initialize(settings: HostSettings) -> str:
+def initialize(
+    settings: HostSettings, *, attester: Attester | None = None, clock: Callable[[], float] = time.time
+) -> str:
     """Generate the root key and the database of a new deployment; returns the operator's API key.
 
+    The root key keeps the environment that this machine's own evidence proves, and unseals in no other.
+
+    Args:
+        settings: What the host is started with.
+        attester: One that was built elsewhere, instead of the choice of the settings.
+        clock: Epoch seconds.
+
     Raises:
-        ConfigurationError: There is one in this place already.
+        ConfigurationError: There is one in this place already, or this machine cannot attest.
     """
     settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    unseal = FileUnseal.create(settings.unseal_key)
+    parts = build_attester(settings.attester, state=settings.state, clock=clock, attester=attester)
+    check_provider(settings.unseal, parts.machine.environment, accept_file_unseal=settings.accept_file_unseal)
+    unseal = create_unseal(settings)
     database = Database(settings.database_url)
     try:
         database.migrate()
-        root = create_root(database, unseal, ENVIRONMENT, accept_file_unseal=False)
-        return bootstrap(build_services(Store(database, root.row_keys()), root, time.time))
+        root = create_root(
+            database, unseal, parts.machine.environment, accept_file_unseal=settings.accept_file_unseal
+        )
+        return bootstrap(build_services(Store(database, root.row_keys()), root, clock))
     finally:
         database.close()
 
 
 @contextmanager
-def build(settings: HostSettings, *, clock: Callable[[], float] = time.time) -> Iterator[Host]:
+def build(
+    settings: HostSettings, *, attester: Attester | None = None, clock: Callable[[], float] = time.time
+) -> Iterator[Host]:
     """Build a host over the state of `initialize`; everything it started ends with the context.
+
+    Args:
+        settings: What the host is started with.
+        attester: One that was built elsewhere, instead of the choice of the settings.
+        clock: Epoch seconds.
 
     Raises:
         ConfigurationError: The state is missing, or of another environment.
@@ -79,13 +94,15 @@ def build(settings: HostSettings, *, clock: Callable[[], float] = time.time) -> 
         # The sandbox first: nothing that it starts may ever have shared memory with a key.
         sandbox = choose_sandbox(settings.accepted_sandboxes)
         stack.callback(sandbox.close)
-        image = measurement()
-        attester = SimulatedAttester(image, clock=clock)
+        parts = build_attester(settings.attester, state=settings.state, clock=clock, attester=attester)
+        stack.callback(parts.endorser.close)
         database = Database(settings.database_url)
         stack.callback(database.close)
         database.migrate()
-        unseal = FileUnseal(settings.unseal_key)
-        root = unseal_root(database, unseal, ENVIRONMENT, accept_file_unseal=False)
+        unseal = open_unseal(settings)
+        root = unseal_root(
+            database, unseal, parts.machine.environment, accept_file_unseal=settings.accept_file_unseal
+        )
         services = build_services(Store(database, root.row_keys()), root, clock)
         egress_settings = EgressSettings(
             trust_anchors=b"".join(path.read_bytes() for path in settings.egress_trust_anchors),
@@ -105,9 +122,10 @@ def build(settings: HostSettings, *, clock: Callable[[], float] = time.time) -> 
         }
         keysets = KeysetManager(
             deployment_key=root.deployment_key,
-            attester=attester,
+            attester=parts.attester,
+            endorsements=parts.endorser.current,
             config=config,
-            holders=({"format": attester.format, "measurements": {"measurement": image}, "minimum": {}},),
+            holders=(parts.machine.holder(),),
             clock=clock,
         )
         functions = build_functions(
@@ -132,6 +150,7 @@ def build(settings: HostSettings, *, clock: Callable[[], float] = time.time) -> 
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
             functions.start()
             scheduler.start()
+            parts.endorser.start()
             yield
 
         endpoints = Endpoints(
@@ -149,19 +168,8 @@ def build(settings: HostSettings, *, clock: Callable[[], float] = time.time) -> 
             app=endpoints.application(lifespan=lifespan),
             keysets=keysets,
             services=services,
-            attester=attester,
+            machine=parts.machine,
+            trust_anchors=settings.attester.anchors(),
             deployment=keysets.keyset().deployment,
-            measurement=image,
             sandbox=sandbox.level,
         )
-
-
-def measurement() -> str:
-    """What the simulated attester calls this image: the digest of the code that is installed."""
-    digest = hashlib.sha256()
-    for package in ("cloister", "cloister_host"):
-        root = Path(str(importlib.resources.files(package)))
-        for path in sorted(root.rglob("*.py")):
-            digest.update(f"{package}/{path.relative_to(root)}\x00".encode())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return f"sha256:{digest.hexdigest()}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cloister._cli._client import write_private
-from cloister.attestation import AppraisalPolicy
+from cloister.attestation import AppraisalPolicy, Format
 from cloister.client import Client
 from cloister.identity import ApiKey
 from cloister.transport.stdlib import HttpTransport
@@ -33,20 +34,42 @@ def policy_text(host: Host) -> str:
         "sandbox.level": config["sandbox"]["level"],
         "sandbox.missing": config["sandbox"]["missing"],
     }
+    environment = config["root"]["environment"]
+    anchors = [anchor.decode("ascii") for anchor in host.trust_anchors or () if anchor.isascii()]
     lines = [
         "# Which enclave host clients accept; see docs/attestation.md.",
         "version = 1",
-        f"environment = {json.dumps(config['root']['environment'])}",
+        f"environment = {json.dumps(environment)}",
         f"deployment = {json.dumps(host.deployment)}",
+        *([f"trust_anchors = {json.dumps(anchors)}"] if environment == "test" else []),
         "",
-        f"[[tee.{host.attester.format}.reference]]",
-        'name = "this image"',
-        f"measurement = {json.dumps(host.measurement)}",
+        *_tee_lines(host),
         "",
         "[config]",
         *(f"{json.dumps(name)} = {json.dumps(value)}" for name, value in accepted.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _tee_lines(host: Host) -> list[str]:
+    machine = host.machine
+    lines = [f"[tee.{machine.format}]"]
+    if machine.minimum:
+        lines.append(f"minimum = {_inline(machine.minimum)}")
+    if machine.format is Format.GCP_CONFIDENTIAL_SPACE:
+        lines.append(f"require = {_inline({'aud': f'cloister:{host.deployment}'})}")
+    return [
+        *lines,
+        f"[[tee.{machine.format}.reference]]",
+        'name = "this image"',
+        *(f"{json.dumps(name)} = {json.dumps(value)}" for name, value in machine.measurements.items()),
+    ]
+
+
+def _inline(table: Mapping[str, Any]) -> str:
+    return (
+        "{ " + ", ".join(f"{json.dumps(name)} = {json.dumps(value)}" for name, value in table.items()) + " }"
+    )
 
 
 def client_of(host: Host, url: str, *, tenant: str, api_key: str) -> Client:

@@ -125,6 +125,7 @@ def embedded_host(
     """
     from cloister._cli._client import write_private  # noqa: PLC0415 (imported when it runs)
     from cloister_host.app import build, initialize  # noqa: PLC0415 (imported when it runs)
+    from cloister_host.attester.settings import AttesterSettings  # noqa: PLC0415 (imported when it runs)
     from cloister_host.deliveries.schedule import Schedule  # noqa: PLC0415 (imported when it runs)
     from cloister_host.development import client_of, policy_text  # noqa: PLC0415 (imported when it runs)
     from cloister_host.identity.caller import SYSTEM_TENANT  # noqa: PLC0415 (imported when it runs)
@@ -133,6 +134,7 @@ def embedded_host(
 
     settings = HostSettings(
         state=directory / "state",
+        attester=AttesterSettings(name="simulated"),
         accepted_sandboxes=DEVELOPMENT_SANDBOXES,
         egress_trust_anchors=tuple(egress_trust_anchors),
         egress_allow_private_addresses=egress_allow_private_addresses,

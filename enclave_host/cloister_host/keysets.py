@@ -15,6 +15,7 @@ from typing import Any, Final
 import rfc8785
 
 from cloister import jose
+from cloister.attestation.fetching import Fetched
 from cloister.protocol import (
     AttestationDocument,
     Keyset,
@@ -34,6 +35,8 @@ EPOCH_SECONDS: Final = 24 * 3600
 OVERLAP_SECONDS: Final = 600
 GRACE_SECONDS: Final = 60
 DELIVERY_LIFETIME_SECONDS: Final = 300
+STAPLE_SECONDS: Final = 3600
+"""Stapled evidence is made anew this often: the certificates of a Nitro document live three hours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +52,9 @@ class KeysetManager:
         deployment_key: Ed25519, derived from the root key; signs every keyset.
         attester: What can produce evidence on this machine.
         config: The configuration to be attested (PROTOCOL 4).
+        holders: The kinds of machine that may be given the request keys, this one among them.
         clock: Epoch seconds.
+        endorsements: What to staple to evidence at this moment.
     """
 
     def __init__(
@@ -60,9 +65,11 @@ class KeysetManager:
         config: Mapping[str, Any],
         holders: tuple[Mapping[str, Any], ...],
         clock: Callable[[], float],
+        endorsements: Callable[[], Fetched] = Fetched,
     ) -> None:
         self._deployment_key = deployment_key
         self._attester = attester
+        self._endorsements = endorsements
         self._config = config
         self._holders = holders
         self._clock = clock
@@ -72,6 +79,7 @@ class KeysetManager:
         self._delivery_key = _held("delivery", "EdDSA", int(clock()))
         self._keyset: Keyset | None = None
         self._staple: AttestationDocument | None = None
+        self._staple_until = 0.0
 
     def keyset(self) -> Keyset:
         """The current keyset; begins a new epoch when the newest request key nears its end."""
@@ -120,8 +128,9 @@ class KeysetManager:
         """Evidence over the current keyset that answers no challenge, for deliveries and receipts."""
         with self._lock:
             keyset = self.keyset()
-            if self._staple is None:
+            if self._staple is None or self._clock() >= self._staple_until:
                 self._staple = self._document(keyset, staple_nonce(keyset))
+                self._staple_until = self._clock() + STAPLE_SECONDS
             return self._staple
 
     def issue_receipt(self, claims: Mapping[str, Any], disclosures: Mapping[str, Any]) -> Receipt:
@@ -152,7 +161,14 @@ class KeysetManager:
 
     def _document(self, keyset: Keyset, nonce: bytes) -> AttestationDocument:
         evidence = self._attester.evidence(statement=statement(keyset, nonce), nonce=nonce)
-        return AttestationDocument(format=self._attester.format, evidence=evidence, keyset=keyset.token)
+        stapled = self._endorsements()
+        return AttestationDocument(
+            format=self._attester.format,
+            evidence=evidence,
+            keyset=keyset.token,
+            endorsements=stapled.endorsements,
+            collateral=stapled.collateral,
+        )
 
 
 def _held(role: Role, alg: jose.Alg, now: int) -> _HeldKey:

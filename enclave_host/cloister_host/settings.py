@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from cloister_host.attester.settings import AttesterSettings
 from cloister_host.deliveries.schedule import Schedule
 from cloister_host.functions.sandbox.choose import Level
 
@@ -21,6 +22,10 @@ class HostSettings:
 
     Attributes:
         state: Directory of the embedded default: database, sealed root key.
+        attester: How this host proves what it is; by default the strongest TEE that answers.
+        unseal: The provider that seals the root key; this version knows `file`.
+        accept_file_unseal: Let the unseal provider `file` seal a root outside a simulation. It is
+            attested, and production policies refuse it.
         threads: How many requests are worked on at once.
         max_request_bytes: Largest sealed request.
         egress_trust_anchors: PEM files of authorities trusted for egress beside the public ones.
@@ -32,6 +37,9 @@ class HostSettings:
     """
 
     state: Path
+    attester: AttesterSettings = field(default_factory=AttesterSettings)
+    unseal: str = "file"
+    accept_file_unseal: bool = False
     threads: int = 32
     max_request_bytes: int = MAX_REQUEST_BYTES
     egress_trust_anchors: tuple[Path, ...] = field(default=())

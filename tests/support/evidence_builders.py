@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
@@ -54,14 +54,15 @@ def certificate(
     path_length: int | None = None,
     bare: bool = False,
     pss: bool = False,
+    extra: Sequence[x509.ExtensionType] = (),
 ) -> x509.Certificate:
-    """One certificate; without an issuer it signs itself."""
+    """One certificate, for a private or public key; without an issuer it signs itself."""
     issuer_name, issuer_key = (issuer[0].subject, issuer[1]) if issuer else (name(subject), key)
     builder = (
         x509.CertificateBuilder()
         .subject_name(name(subject))
         .issuer_name(issuer_name)
-        .public_key(key.public_key())
+        .public_key(key.public_key() if hasattr(key, "public_key") else key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(life[0])
         .not_valid_after(life[1])
@@ -73,6 +74,8 @@ def certificate(
     for oid, value in (extensions or {}).items():
         unrecognized = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value)
         builder = builder.add_extension(unrecognized, critical=oid == critical)
+    for extension in extra:
+        builder = builder.add_extension(extension, critical=False)
     if pss:
         scheme = padding.PSS(padding.MGF1(hashes.SHA384()), 48)
         return builder.sign(issuer_key, hashes.SHA384(), rsa_padding=scheme)
@@ -176,7 +179,7 @@ class AmdIssuer:
         """A chip certificate; `tcb` maps the last arc of AMD's extension to its value."""
         product = self.product.encode()
         extensions = {f"{AMD}.2": b"\x16" + bytes([len(product)]) + product}
-        extensions |= {f"{AMD}.3.{arc}": _integer(value) for arc, value in tcb.items()}
+        extensions |= {f"{AMD}.3.{arc}": integer(value) for arc, value in tcb.items()}
         if hardware_id is not None:
             extensions[f"{AMD}.4"] = hardware_id
         arguments: dict[str, Any] = {"authority": False, "bare": True, "pss": True} | changes
@@ -211,7 +214,7 @@ class AmdIssuer:
         return bytes(raw) + (r + s).ljust(512, b"\0")
 
 
-def _integer(value: int) -> bytes:
+def integer(value: int) -> bytes:
     contents = value.to_bytes(value.bit_length() // 8 + 1, "big")
     return b"\x02" + bytes([len(contents)]) + contents
 
@@ -252,6 +255,11 @@ class TokenIssuer:
         signed = f"{b64url(json.dumps(head).encode())}.{b64url(json.dumps(dict(claims)).encode())}".encode()
         signature = self.key.sign(signed, padding.PKCS1v15(), hashes.SHA256())
         return signed + b"." + b64url(signature).encode()
+
+    def pki_token(self, claims: Mapping[str, Any]) -> bytes:
+        """A token with its chain to the root in `x5c`."""
+        chain = [base64.b64encode(der(cert)).decode() for cert in (self.leaf(), self.root)]
+        return self.token(claims, {"x5c": chain})
 
     def hs256_with_the_public_key(self, claims: Mapping[str, Any]) -> bytes:
         head = {"alg": "HS256", "kid": "k1", "typ": "JWT"}

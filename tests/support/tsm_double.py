@@ -1,11 +1,14 @@
 """A configfs-tsm double in user space: the kernel's files, modes and errors, served by FUSE.
 
-Run as `python tsm_double.py MOUNTPOINT PROVIDER RACES`: `RACES` attempts see another process's write.
+Run as `python tsm_double.py MOUNTPOINT PROVIDER RACES PLATFORM`: `RACES` attempts see another process's
+write; reports come from the socket `PLATFORM`, or are unsigned if it is empty.
 """
 
 from __future__ import annotations
 
 import errno
+import json
+import socket
 import stat
 import sys
 import warnings
@@ -25,11 +28,13 @@ class Entry:
         self.generation = 0
         self.inblob: bytes | None = None
         self.privilege_level = 0
+        self.auxiliary = bytes(24)
 
 
 class Tsm(fuse.Operations):  # type: ignore[misc] # as above
-    def __init__(self, provider: str, races: int) -> None:
+    def __init__(self, provider: str, races: int, platform: str) -> None:
         self.provider = provider
+        self.platform = platform
         self.races = races
         self.entries: dict[str, Entry] = {}
         self.writing: dict[int, bytes] = {}
@@ -104,7 +109,7 @@ class Tsm(fuse.Operations):  # type: ignore[misc] # as above
         if entry.inblob is None:
             raise fuse.FuseOSError(errno.EINVAL)
         if file == "auxblob":
-            return bytes(24)
+            return entry.auxiliary
         if self.races:
             self.races -= 1
             entry.generation += 1
@@ -112,12 +117,23 @@ class Tsm(fuse.Operations):  # type: ignore[misc] # as above
 
     def _report(self, entry: Entry) -> bytes:
         blob = (entry.inblob or b"").ljust(64, b"\0")
+        if self.platform:
+            return self._ask_platform(entry, blob)
         if self.provider == "sev_guest":
             return (bytes(0x30) + bytes([entry.privilege_level])).ljust(0x50, b"\0") + blob.ljust(1104, b"\0")
         quote = b"\4\0" + bytes(46) + bytes(520) + blob + (3).to_bytes(4, "little") + b"sig"
         return quote.ljust(8000, b"\0")
 
+    def _ask_platform(self, entry: Entry, blob: bytes) -> bytes:
+        with socket.socket(socket.AF_UNIX) as platform:
+            platform.connect(self.platform)
+            request = {"inblob": blob.hex(), "privlevel": entry.privilege_level}
+            platform.sendall(json.dumps(request).encode() + b"\n")
+            with platform.makefile("rb") as answers:
+                report, entry.auxiliary = map(bytes.fromhex, json.loads(answers.readline()))
+        return report
+
 
 if __name__ == "__main__":
-    mount, provider, races = sys.argv[1:]
-    fuse.FUSE(Tsm(provider, int(races)), mount, foreground=True, nothreads=True, direct_io=True)
+    mount, provider, races, platform = sys.argv[1:]
+    fuse.FUSE(Tsm(provider, int(races), platform), mount, foreground=True, nothreads=True, direct_io=True)

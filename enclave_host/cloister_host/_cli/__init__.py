@@ -9,6 +9,8 @@ import typer
 
 from cloister._cli._client import write_private
 from cloister.errors import ConfigurationError
+from cloister_host.attester.settings import AttesterSettings
+from cloister_host.attester.tpm_client import DEVICE as TPM
 from cloister_host.functions.sandbox.choose import Level
 from cloister_host.settings import DEVELOPMENT_SANDBOXES, HostSettings
 
@@ -28,20 +30,62 @@ PrivateEgress = Annotated[
         help="Debug: let egress reach loopback and private addresses. It is attested.",
     ),
 ]
+AttesterName = Annotated[
+    str,
+    typer.Option(
+        "--attester",
+        help="nitro, tsm (SEV-SNP, TDX), gcp-confidential-space, tpm or simulated; "
+        "the strongest TEE that answers if not given.",
+    ),
+]
+Tpm = Annotated[Path, typer.Option(help="The TPM: a device, or the UNIX socket of a software TPM.")]
+AttesterAnchor = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--attester-trust-anchor",
+        help="Root, or pinned TPM key, that vouches for this machine, which makes it a test. Repeatable.",
+    ),
+]
+Endorsements = Annotated[
+    Path | None, typer.Option(help="Folder that `cloister evidence fetch` wrote, for closed networks.")
+]
+FetchEndorsements = Annotated[
+    bool, typer.Option(help="Fetch endorsements at AMD, Intel or Google and keep them fresh.")
+]
+AcceptFileUnseal = Annotated[
+    bool,
+    typer.Option(
+        "--accept-file-unseal", help="Seal the root key with a file outside a simulation. It is attested."
+    ),
+]
 
 
 @app.command()
-def init(state: State = Path(".cloister")) -> None:
+def init(  # noqa: PLR0917 (typer makes options of parameters)
+    state: State = Path(".cloister"),
+    attester: AttesterName = "",
+    tpm: Tpm = TPM,
+    attester_trust_anchor: AttesterAnchor = None,
+    endorsements: Endorsements = None,
+    fetch_endorsements: FetchEndorsements = True,  # noqa: FBT002 (an option)
+    accept_file_unseal: AcceptFileUnseal = False,  # noqa: FBT002 (an option)
+) -> None:
     """Generate the root key, the database and the operator's API key.
 
+    The root key is bound to what this machine's own evidence proves: hardware, a simulation, or a test.
     Writes into the state directory: the sealed root key, the database, `operator.key`, and
     `policy.toml`, the appraisal policy by which clients recognise this deployment.
     """
     from cloister_host.app import initialize  # noqa: PLC0415 (keeps --help fast)
 
-    api_key = initialize(HostSettings(state=state))
+    settings = HostSettings(
+        state=state,
+        attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=fetch_endorsements),
+        accept_file_unseal=accept_file_unseal,
+    )
+    api_key = initialize(settings)
     write_private(state / "operator.key", api_key)
-    deployment = _write_policy(HostSettings(state=state), state / "policy.toml")
+    deployment = _write_policy(settings, state / "policy.toml")
     typer.echo(f"deployment       {deployment}")
     typer.echo(f"operator's key   {state / 'operator.key'}")
     typer.echo(f"clients' policy  {state / 'policy.toml'}")
@@ -51,6 +95,12 @@ def init(state: State = Path(".cloister")) -> None:
 def serve(  # noqa: PLR0917 (typer makes options of parameters)
     state: State = Path(".cloister"),
     listen: Annotated[str, typer.Option(help="Address and port.")] = "127.0.0.1:8787",
+    attester: AttesterName = "",
+    tpm: Tpm = TPM,
+    attester_trust_anchor: AttesterAnchor = None,
+    endorsements: Endorsements = None,
+    fetch_endorsements: FetchEndorsements = True,  # noqa: FBT002 (an option)
+    accept_file_unseal: AcceptFileUnseal = False,  # noqa: FBT002 (an option)
     egress_trust_anchor: TrustAnchor = None,
     egress_allow_private_addresses: PrivateEgress = False,  # noqa: FBT002 (an option)
     accept_sandbox: Annotated[
@@ -70,12 +120,15 @@ def serve(  # noqa: PLR0917 (typer makes options of parameters)
         raise ConfigurationError("--listen must be ADDRESS:PORT", hint="for example 127.0.0.1:8787")
     settings = HostSettings(
         state=state,
+        attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=fetch_endorsements),
+        accept_file_unseal=accept_file_unseal,
         egress_trust_anchors=tuple(egress_trust_anchor or ()),
         egress_allow_private_addresses=egress_allow_private_addresses,
         accepted_sandboxes=frozenset({"namespaces", accept_sandbox or "namespaces"}),
     )
     with build(settings) as host:
-        typer.echo(f"deployment {host.deployment} on {listen}")
+        machine = host.machine
+        typer.echo(f"deployment {host.deployment} on {listen}, {machine.format} ({machine.environment})")
         server.serve(
             host.app,
             host=address.strip("[]"),
@@ -112,6 +165,7 @@ def dev(
         )
     settings = HostSettings(
         state=state,
+        attester=AttesterSettings(name="simulated"),
         egress_trust_anchors=tuple(egress_trust_anchor or ()),
         egress_allow_private_addresses=True,
         accepted_sandboxes=DEVELOPMENT_SANDBOXES,
@@ -139,12 +193,51 @@ def stop(state: State = Path(".cloister")) -> None:
 
 
 @app.command()
-def policy(
+def policy(  # noqa: PLR0917 (typer makes options of parameters)
     state: State = Path(".cloister"),
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("policy.toml"),
+    attester: AttesterName = "",
+    tpm: Tpm = TPM,
+    attester_trust_anchor: AttesterAnchor = None,
+    endorsements: Endorsements = None,
+    fetch_endorsements: FetchEndorsements = True,  # noqa: FBT002 (an option)
+    accept_file_unseal: AcceptFileUnseal = False,  # noqa: FBT002 (an option)
 ) -> None:
     """Write the appraisal policy for this deployment and this image, for clients."""
-    typer.echo(f"deployment {_write_policy(HostSettings(state=state), out)}")
+    settings = HostSettings(
+        state=state,
+        attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=fetch_endorsements),
+        accept_file_unseal=accept_file_unseal,
+    )
+    typer.echo(f"deployment {_write_policy(settings, out)}")
+
+
+@app.command()
+def evidence(
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("evidence.bin"),
+    attester: AttesterName = "",
+    tpm: Tpm = TPM,
+) -> None:
+    """Write this machine's evidence, for `cloister evidence fetch` on a machine that reaches its vendor."""
+    import os  # noqa: PLC0415 (keeps --help fast)
+
+    from cloister_host.attester.probing import choose_attester  # noqa: PLC0415 (keeps --help fast)
+
+    chosen = choose_attester(attester, tpm=tpm)
+    out.write_bytes(chosen.evidence(statement=b"{}", nonce=os.urandom(32)))
+    typer.echo(f"{out}: pass it to `cloister evidence fetch {out} --format {chosen.format}`")
+
+
+def _attester(
+    name: str, tpm: Path, trust_anchors: list[Path] | None, endorsements: Path | None, *, fetch: bool
+) -> AttesterSettings:
+    return AttesterSettings(
+        name=name,
+        tpm=tpm,
+        trust_anchors=tuple(trust_anchors or ()),
+        endorsements=endorsements,
+        fetch=fetch,
+    )
 
 
 def _write_policy(settings: HostSettings, path: Path) -> str:

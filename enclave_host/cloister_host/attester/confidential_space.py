@@ -22,7 +22,7 @@ class ConfidentialSpaceAttester:
     """Evidence of this container; PKI tokens by default, so that clients need no rotating keys.
 
     Args:
-        audience: Who the token is for; the appraisal policy requires it as `aud`.
+        audience: Who the token is for; `cloister:<deployment>` of the statement if empty (PROTOCOL 4).
         token_type: `PKI` or `OIDC`.
         path: The launcher's socket.
     """
@@ -32,7 +32,7 @@ class ConfidentialSpaceAttester:
     def __init__(
         self,
         *,
-        audience: str,
+        audience: str = "",
         token_type: str = "PKI",  # noqa: S107 (a kind, not a secret)
         path: Path = SOCKET,
         timeout_seconds: float = 10,
@@ -49,7 +49,7 @@ class ConfidentialSpaceAttester:
             UnavailableError: The launcher does not answer with a token.
         """
         request = {
-            "audience": self._audience,
+            "audience": self._audience or _audience_of(statement),
             "token_type": self._token_type,
             "nonces": [report_data(self.format, statement, nonce)["nonce"].decode()],
         }
@@ -70,6 +70,11 @@ class ConfidentialSpaceAttester:
         if response.status != http.client.OK or len(token) > _MAX_TOKEN_BYTES:
             raise UnavailableError(f"the Confidential Space launcher answered {response.status}")
         return token.strip()
+
+
+def _audience_of(statement: bytes) -> str:
+    deployment = json.loads(statement).get("deployment")
+    return f"cloister:{deployment}" if deployment else "cloister"
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -12,9 +13,10 @@ from cloister_host.attester.confidential_space import SOCKET, ConfidentialSpaceA
 from cloister_host.attester.configfs_tsm import ROOT, TsmAttester
 from cloister_host.attester.nitro import DEVICE as NSM
 from cloister_host.attester.nitro import NitroAttester
-from cloister_host.attester.simulated import SimulatedAttester
-from cloister_host.attester.tpm2 import DEVICE as TPM
-from cloister_host.attester.tpm2 import Tpm2Attester
+from cloister_host.attester.simulated import SimulatedAttester, image_digest
+from cloister_host.attester.tpm2 import tpm_attester
+from cloister_host.attester.tpm_client import DEVICE as TPM
+from cloister_host.attester.tpm_client import open_tpm
 
 __all__ = ["choose_attester"]
 
@@ -30,9 +32,9 @@ _ORDER: Final[Mapping[str, Path]] = {
 def choose_attester(
     named: str = "",
     *,
-    audience: str = "cloister",
-    simulated_measurement: str = "",
+    tpm: Path = TPM,
     root: Path = Path("/"),
+    clock: Callable[[], float] = time.time,
 ) -> Attester:
     """The attester named, or the first in order whose device is there and answers.
 
@@ -40,31 +42,36 @@ def choose_attester(
 
     Args:
         named: `nitro`, `gcp-confidential-space`, `tsm`, `tpm` or `simulated`; empty to probe.
-        audience: Audience of Confidential Space tokens.
-        simulated_measurement: What simulated evidence says is running.
+        tpm: The TPM's device, or the UNIX socket of a software TPM.
         root: Where to look for devices.
+        clock: Epoch seconds, for simulated evidence.
 
     Raises:
         ConfigurationError: The name is unknown, or there is no TEE.
+        UnavailableError: What was named does not answer.
     """
     make: dict[str, Callable[[], Attester]] = {
         "nitro": NitroAttester,
-        "gcp-confidential-space": lambda: ConfidentialSpaceAttester(audience=audience),
-        "tsm": lambda: TsmAttester(root / ROOT.relative_to("/")),
-        "tpm": Tpm2Attester,
-        "simulated": lambda: SimulatedAttester(simulated_measurement or "unmeasured"),
+        "gcp-confidential-space": ConfidentialSpaceAttester,
+        "tsm": lambda: TsmAttester(_under(root, ROOT)),
+        "tpm": lambda: tpm_attester(lambda: open_tpm(_under(root, tpm))),
+        "simulated": lambda: SimulatedAttester(image_digest(), clock=clock),
     }
     if named:
         if named not in make:
             raise ConfigurationError("the attester is unknown", hint=f"use one of {', '.join(make)}")
         return make[named]()
-    for name, path in _ORDER.items():
-        if (root / path.relative_to("/")).exists():
+    for name, path in {**_ORDER, "tpm": tpm}.items():
+        if _under(root, path).exists():
             try:
                 return make[name]()
             except UnavailableError:
                 continue
     raise ConfigurationError(
         "this machine has no TEE that can attest",
-        hint="run inside one, or name the simulated attester for development",
+        hint="run inside one; for development name it: --attester simulated",
     )
+
+
+def _under(root: Path, path: Path) -> Path:
+    return root / path.relative_to("/") if path.is_absolute() else path

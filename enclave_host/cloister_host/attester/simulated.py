@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.resources
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from cloister.attestation import Format
 from cloister.attestation.formats import simulated
 
-__all__ = ["SimulatedAttester"]
+__all__ = ["SimulatedAttester", "image_digest"]
 
 
 class SimulatedAttester:
@@ -29,3 +32,14 @@ class SimulatedAttester:
             nonce=nonce,
             issued_at=int(self._clock()),
         )
+
+
+def image_digest() -> str:
+    """What the simulated attester calls this image: the digest of the code that is installed."""
+    digest = hashlib.sha256()
+    for package in ("cloister", "cloister_host"):
+        root = Path(str(importlib.resources.files(package)))
+        for path in sorted(root.rglob("*.py")):
+            digest.update(f"{package}/{path.relative_to(root)}\x00".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return f"sha256:{digest.hexdigest()}"

@@ -19,7 +19,7 @@ from cloister_host.store import Database
 from cloister_host.store.canonical import canonical
 from cloister_host.unseal import Unseal
 
-__all__ = ["create_root", "unseal_root"]
+__all__ = ["check_provider", "create_root", "unseal_root"]
 
 _INSERT: Final = text(
     "INSERT INTO roots (generation, provider, sealed) VALUES (1, :provider, :sealed)"
@@ -50,7 +50,7 @@ def create_root(
     Raises:
         ConfigurationError: There is a root key already, or the provider is not accepted here.
     """
-    _check_provider(unseal, environment, accept_file_unseal=accept_file_unseal)
+    check_provider(unseal.name, environment, accept_file_unseal=accept_file_unseal)
     root = RootKey.generate(environment)
     document = canonical(_Sealed(environment=environment, key=b64url_encode(root.reveal())))
     with database.begin() as connection:
@@ -78,7 +78,7 @@ def unseal_root(
             another environment, or the provider is not accepted here.
         UnavailableError: The provider cannot answer now.
     """
-    _check_provider(unseal, environment, accept_file_unseal=accept_file_unseal)
+    check_provider(unseal.name, environment, accept_file_unseal=accept_file_unseal)
     with database.begin() as connection:
         found = connection.execute(_SELECT).first()
     if found is None:
@@ -99,9 +99,14 @@ def unseal_root(
     return root
 
 
-def _check_provider(unseal: Unseal, environment: Environment, *, accept_file_unseal: bool) -> None:
-    if unseal.name == "file" and environment != "simulated" and not accept_file_unseal:
+def check_provider(provider: str, environment: Environment, *, accept_file_unseal: bool) -> None:
+    """Refuse a provider that would protect nothing in this environment.
+
+    Raises:
+        ConfigurationError: It is `file` outside a simulation, and was not accepted by name.
+    """
+    if provider == "file" and environment != "simulated" and not accept_file_unseal:
         raise ConfigurationError(
             "the unseal provider `file` is for simulations",
-            hint="use a provider in hardware, or accept `file` by name",
+            hint="use a provider in hardware, or accept it by name: --accept-file-unseal",
         )

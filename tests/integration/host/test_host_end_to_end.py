@@ -196,7 +196,11 @@ def test_a_policy_for_another_deployment_sends_nothing(host, tenant):
         "version": 1,
         "environment": "simulated",
         "deployment": "A" * 43,
-        "tee": {"simulated": {"reference": [{"name": "x", "measurement": host.host.measurement}]}},
+        "tee": {
+            "simulated": {
+                "reference": [{"name": "x", "measurement": host.host.machine.measurements["measurement"]}]
+            }
+        },
     }
     requests = []
 
@@ -221,7 +225,11 @@ def test_a_production_policy_refuses_a_simulated_host(host, tenant):
     mapping = {
         "version": 1,
         "deployment": host.host.deployment,
-        "tee": {"simulated": {"reference": [{"name": "x", "measurement": host.host.measurement}]}},
+        "tee": {
+            "simulated": {
+                "reference": [{"name": "x", "measurement": host.host.machine.measurements["measurement"]}]
+            }
+        },
     }
     client = Client(
         tenant=tenant.name,

@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import os
-import socketserver
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,9 +20,10 @@ from cloister_host.attester.configfs_tsm import TsmAttester
 from cloister_host.attester.nitro import NitroAttester
 from cloister_host.attester.probing import choose_attester
 from cloister_host.attester.simulated import SimulatedAttester
-from cloister_host.attester.tpm2 import Tpm2Attester, TpmSocket, attestation_key_point
+from cloister_host.attester.tpm2 import Tpm2Attester
+from cloister_host.attester.tpm_client import TpmSocket, attestation_key_point
 from support import evidence_builders as make
-from support import require
+from support.tee_doubles import configfs, launcher, nsm, software_tpm
 
 STATEMENT = b'{"purpose":"cloister.attestation.v1"}'
 NONCE = bytes(range(32))
@@ -53,25 +45,12 @@ def bound(evidence: attestation.AuthenticEvidence) -> bool:
     return "statement and nonce" in appraisal.checks
 
 
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"{what} did not start")
-        time.sleep(0.01)
-
-
 # --- Nitro ---------------------------------------------------------------------------------------
 
 
 def test_a_nitro_document_carries_statement_and_nonce() -> None:
     issuer = make.NitroIssuer()
-
-    def nsm(request: bytes) -> bytes:
-        fields = cbor2.loads(request)["Attestation"]
-        return cbor2.dumps({"Attestation": {"document": issuer.document(members=fields)}})
-
-    document = NitroAttester(nsm).evidence(statement=STATEMENT, nonce=NONCE)
+    document = NitroAttester(nsm(issuer)).evidence(statement=STATEMENT, nonce=NONCE)
     evidence = attestation.authenticate(
         document, format=Format.NITRO, at=make.AT, trust_anchors=[make.der(issuer.root)]
     )
@@ -95,30 +74,6 @@ def test_a_statement_beyond_the_nsms_buffer_is_refused() -> None:
 
 
 # --- configfs-tsm --------------------------------------------------------------------------------
-
-
-@contextmanager
-def configfs(folder: Path, provider: str, races: int = 0) -> Iterator[Path]:
-    require.module("fuse", install="pip install fusepy")
-    unmount = require.binary("fusermount", install="install fuse3 and libfuse2")
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        require.missing("/dev/fuse", install="run where FUSE may be mounted")
-    mount = folder / "report"
-    mount.mkdir()
-    double = Path(make.__file__).with_name("tsm_double.py")
-    process = subprocess.Popen(
-        [sys.executable, double, mount, provider, str(races)], stderr=subprocess.PIPE, text=True
-    )
-    try:
-        wait_for(lambda: process.poll() is not None or mount.is_mount(), "the configfs double")
-        if process.poll() is not None:
-            require.missing("a FUSE mount", install=process.communicate()[1][-200:])
-        yield mount
-        assert not list(mount.iterdir()), "an entry was left behind"
-    finally:
-        if process.poll() is None:
-            subprocess.run([unmount, "-u", mount], check=True)
-        process.communicate(timeout=10)
 
 
 def test_an_snp_report_is_read_through_configfs(tmp_path: Path) -> None:
@@ -168,57 +123,8 @@ def test_a_missing_configfs_is_unavailable(tmp_path: Path) -> None:
 # --- TPM 2.0 -------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def software_tpm(tmp_path: Path) -> Iterator[Callable[[], TpmSocket]]:
-    swtpm = require.binary("swtpm", install="install swtpm")
-    path, control = tmp_path / "tpm.sock", tmp_path / "control.sock"
-    process = subprocess.Popen(
-        [
-            swtpm,
-            "socket",
-            "--tpm2",
-            "--tpmstate",
-            f"dir={tmp_path}",
-            "--server",
-            f"type=unixio,path={path}",
-            "--ctrl",
-            f"type=unixio,path={control}",
-            "--flags",
-            "not-need-init,startup-clear",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_for(path.exists, "swtpm")
-        yield lambda: TpmSocket(path)
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
-
-
-@contextmanager
-def persistent(connect: Callable[[], TpmSocket]) -> Iterator[Callable[[], Any]]:
-    """One connection for several commands: swtpm stops when its connection closes."""
-    tpm = connect()
-
-    class Kept:
-        def transmit(self, command: bytes) -> bytes:
-            return tpm.transmit(command)
-
-        def close(self) -> None:
-            pass
-
-    try:
-        yield Kept
-    finally:
-        tpm.close()
-
-
-def test_a_quote_of_a_real_software_tpm_is_authenticated(
-    software_tpm: Callable[[], TpmSocket],
-) -> None:
-    with persistent(software_tpm) as connect:
+def test_a_quote_of_a_real_software_tpm_is_authenticated(tmp_path: Path) -> None:
+    with software_tpm(tmp_path) as connect:
         x, y = attestation_key_point(connect)
         document = Tpm2Attester(connect, pcrs=(0, 7, 11)).evidence(statement=STATEMENT, nonce=NONCE)
         again = Tpm2Attester(connect, pcrs=(0, 7, 11)).evidence(statement=STATEMENT, nonce=b"other")
@@ -261,33 +167,6 @@ def test_a_tpm_that_answers_nonsense_is_unavailable(answer: bytes) -> None:
 # --- Confidential Space --------------------------------------------------------------------------
 
 
-@contextmanager
-def launcher(path: Path, answer: Callable[[dict[str, Any]], tuple[int, bytes]]) -> Iterator[None]:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            assert self.path == "/v1/token"
-            status, body = answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-        def address_string(self) -> str:
-            return "launcher"
-
-    with socketserver.UnixStreamServer(str(path), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def test_a_confidential_space_token_carries_the_statements_digest(tmp_path: Path) -> None:
     service = make.TokenIssuer()
 
@@ -321,22 +200,26 @@ def test_a_missing_launcher_is_unavailable(tmp_path: Path) -> None:
 # --- probing -------------------------------------------------------------------------------------
 
 
-def test_the_strongest_device_is_chosen(tmp_path: Path) -> None:
-    (tmp_path / "dev").mkdir()
-    (tmp_path / "dev/tpmrm0").touch()
-    assert isinstance(choose_attester(root=tmp_path), Tpm2Attester)
-    (tmp_path / "run/container_launcher").mkdir(parents=True)
-    (tmp_path / "run/container_launcher/teeserver.sock").touch()
-    assert isinstance(choose_attester(root=tmp_path), ConfidentialSpaceAttester)
-    (tmp_path / "dev/nsm").touch()
-    assert isinstance(choose_attester(root=tmp_path), NitroAttester)
+def test_the_strongest_device_that_answers_is_chosen(tmp_path: Path) -> None:
+    with software_tpm(tmp_path) as connect:
+        connect().close()
+        (tmp_path / "dev").mkdir()
+        (tmp_path / "dev/tpmrm0").symlink_to(tmp_path / "tpm.sock")
+        # A configfs without a report provider is passed over.
+        (tmp_path / "sys/kernel/config/tsm/report").mkdir(parents=True)
+        assert isinstance(choose_attester(root=tmp_path), Tpm2Attester)
+        (tmp_path / "run/container_launcher").mkdir(parents=True)
+        (tmp_path / "run/container_launcher/teeserver.sock").touch()
+        assert isinstance(choose_attester(root=tmp_path), ConfidentialSpaceAttester)
+        (tmp_path / "dev/nsm").touch()
+        assert isinstance(choose_attester(root=tmp_path), NitroAttester)
 
 
-def test_a_configfs_that_does_not_answer_is_passed_over(tmp_path: Path) -> None:
-    (tmp_path / "sys/kernel/config/tsm/report").mkdir(parents=True)
+def test_a_device_that_does_not_answer_is_no_tee(tmp_path: Path) -> None:
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/tpmrm0").touch()
-    assert isinstance(choose_attester(root=tmp_path), Tpm2Attester)
+    with pytest.raises(ConfigurationError, match="no TEE"):
+        choose_attester(root=tmp_path)
 
 
 def test_simulation_is_never_a_fallback(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import quote as percent
 import pytest
 
 from cloister.attestation import Format, fetching
-from cloister.errors import ConfigurationError, EvidenceError
+from cloister.errors import ConfigurationError, EvidenceError, UnavailableError
 from support import evidence_builders as make
 from support.evidence_vectors import BY_NAME, read
 
@@ -89,13 +89,27 @@ def test_turin_chips_are_named_by_eight_bytes_and_have_an_fmc() -> None:
     assert vendor.asked[-1] == f"{fetching.KDS}/vcek/v1/Turin/{expected}"
 
 
-def test_a_version_2_report_needs_its_product_line() -> None:
-    raw = read("snp/v2_milan_vcek.report.bin")
-    vendor = Vendor({fetching.KDS: (b"x", {})})
-    with pytest.raises(ConfigurationError, match="product line"):
+def test_every_product_line_is_tried_for_a_version_2_report() -> None:
+    raw, certificate = read("snp/v2_milan_vcek.report.bin"), read("snp/v2_milan_vcek.cert.der")
+    genoa = read(SNP.endorsements[0])
+    base = f"{fetching.KDS}/vcek/v1"
+    # KDS answers for another line too; only the certificate whose key signed the report is taken.
+    answers = {f"{base}/Milan": (genoa, {}), f"{base}/Genoa": (certificate, {}), base: (genoa, {})}
+    vendor = Vendor(answers)
+    fetched = fetching.fetch(raw, format=Format.SEV_SNP, get=vendor)
+    assert fetched.endorsements[0] == certificate
+    fetching.fetch(raw, format=Format.SEV_SNP, get=vendor, product="Turin")
+    assert "/vcek/v1/Turin/" in vendor.asked[-1]
+    vendor.answers = {base: (genoa, {})}
+    with pytest.raises(UnavailableError, match="no product line"):
         fetching.fetch(raw, format=Format.SEV_SNP, get=vendor)
-    fetching.fetch(raw, format=Format.SEV_SNP, get=vendor, product="Milan")
-    assert "/vcek/v1/Milan/" in vendor.asked[-1]
+
+
+def test_an_unknown_product_line_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="product line"):
+        fetching.fetch(
+            read("snp/v2_milan_vcek.report.bin"), format=Format.SEV_SNP, get=intel(), product="Rome"
+        )
 
 
 def test_a_vlek_is_not_asked_for() -> None:
