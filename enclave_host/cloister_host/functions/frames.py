@@ -1,7 +1,7 @@
 """What host and worker say to each other: length-capped, typed msgpack frames on a socketpair.
 
 The worker end is in the hands of tenant code. The host reads frames of the types below and no others,
-within a size and a deadline, and whatever else arrives ends the worker.
+within a size, a number of values and a deadline, and whatever else arrives ends the worker.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import time
 from typing import Any, Final, TypeVar
 
 import msgspec
+
+from cloister_host.functions.weight import TooManyValuesError, check_weight
 
 __all__ = [
     "MAX_FRAME_BYTES",
@@ -31,6 +33,7 @@ __all__ = [
 MAX_FRAME_BYTES: Final = 32 << 20
 _LENGTH: Final = struct.Struct(">I")
 _CHUNK: Final = 1 << 18
+_TIMEVAL: Final = struct.Struct("@ll")
 
 FrameT = TypeVar("FrameT")
 
@@ -128,11 +131,12 @@ class Channel:
         encoded = self._encoder.encode(frame)
         if len(encoded) > MAX_FRAME_BYTES:
             raise ChannelError("the frame is too large")
+        unsent = memoryview(_LENGTH.pack(len(encoded)) + encoded)
         try:
-            self._limit(deadline)
-            # sendall's timeout spans the whole call.
-            self._connection.sendall(_LENGTH.pack(len(encoded)) + encoded)
-        except TimeoutError:
+            while unsent:
+                self._limit(socket.SO_SNDTIMEO, deadline)
+                unsent = unsent[self._connection.send(unsent) :]
+        except BlockingIOError:
             raise DeadlineError("the other end does not read") from None
         except OSError:
             raise ChannelError("the other end is gone") from None
@@ -147,38 +151,55 @@ class Channel:
         (length,) = _LENGTH.unpack(self._read(_LENGTH.size, deadline))
         if length > MAX_FRAME_BYTES:
             raise ChannelError("the frame is too large")
+        payload = self._read(length, deadline)
         try:
-            return self._decoder.decode(self._read(length, deadline))
-        except (msgspec.MsgspecError, RecursionError, ValueError, OverflowError):
+            check_weight(payload)
+            return self._decoder.decode(payload)
+        except (TooManyValuesError, msgspec.MsgspecError, RecursionError, ValueError, OverflowError):
             raise ChannelError("no known frame") from None
+
+    def is_quiet(self) -> bool:
+        """Whether the other end is there and has said nothing that was not read."""
+        try:
+            self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
 
     def close(self) -> None:
         """Close this end."""
         self._connection.close()
 
     def _read(self, length: int, deadline: float | None) -> bytearray:
-        # Grows as bytes arrive: announcing a large frame costs the sender, not the reader.
+        # Grows as bytes arrive: announcing a large frame costs the sender, not the reader. The kernel
+        # gathers a chunk before it wakes us: one byte at a time costs the sender, not the reader, too.
         received = bytearray()
         try:
             while len(received) < length:
-                self._limit(deadline)
-                chunk = self._connection.recv(min(length - len(received), _CHUNK))
+                self._limit(socket.SO_RCVTIMEO, deadline)
+                wanted = min(length - len(received), _CHUNK)
+                chunk = self._connection.recv(wanted, socket.MSG_WAITALL)
                 if not chunk:
                     raise ChannelError("the other end is gone")
                 received += chunk
-        except TimeoutError:
+        except BlockingIOError:
             raise DeadlineError("no answer in time") from None
         except OSError:
             raise ChannelError("the other end is gone") from None
         return received
 
-    def _limit(self, deadline: float | None) -> None:
+    def _limit(self, option: int, deadline: float | None) -> None:
+        """Let the kernel end the next wait at the deadline."""
         if deadline is None:
-            # Setting it costs a system call each time.
-            if self._connection.gettimeout() is not None:
-                self._connection.settimeout(None)
+            # Nothing is set on a socket that never had a deadline.
             return
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             raise DeadlineError("no answer in time")
-        self._connection.settimeout(remaining)
+        # Zero would mean no limit.
+        microseconds = max(1, int(remaining * 1e6))
+        self._connection.setsockopt(
+            socket.SOL_SOCKET, option, _TIMEVAL.pack(*divmod(microseconds, 1_000_000))
+        )

@@ -114,6 +114,11 @@ class Worker:
         finally:
             self._process.pause()
 
+    @property
+    def fit(self) -> bool:
+        """Whether it can take a call: alive, and silent since its last answer."""
+        return not self.spent and self._channel.is_quiet()
+
     def retire(self) -> None:
         """Use it for nothing more."""
         self.spent = True
@@ -203,12 +208,16 @@ class _Idle:
 
     workers: OrderedDict[int, tuple[WorkerKey, Worker]] = field(default_factory=OrderedDict)
 
-    def take(self, key: WorkerKey) -> Worker | None:
-        for number, (owner, worker) in reversed(self.workers.items()):
+    def take(self, key: WorkerKey) -> list[Worker]:
+        """The key's workers up to the first that is fit; what it said unasked is no answer to a call."""
+        taken: list[Worker] = []
+        for number, (owner, worker) in reversed([*self.workers.items()]):
             if owner == key:
                 del self.workers[number]
-                return worker
-        return None
+                taken.append(worker)
+                if worker.fit:
+                    break
+        return taken
 
     def oldest(self) -> tuple[WorkerKey, Worker] | None:
         return self.workers.popitem(last=False)[1] if self.workers else None
@@ -297,9 +306,12 @@ class Pool:
     def _warm(self, key: WorkerKey) -> Worker | None:
         """A warm worker, or room for a new one."""
         with self._changed:
-            worker = self._idle.take(key)
+            taken = self._idle.take(key)
+            worker = taken.pop() if taken and taken[-1].fit else None
             full = len(self._idle.workers) + self._busy.total() > self._max_workers
             evicted = self._idle.oldest() if worker is None and full else None
+        for unfit in taken:
+            unfit.kill()
         if evicted is not None:
             evicted[1].kill()
         return worker

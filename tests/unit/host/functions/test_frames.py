@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
+import threading
 import time
 
 import msgspec
@@ -25,13 +27,19 @@ from cloister_host.functions.frames import (
 def hear(sent: bytes) -> object:
     """What the host makes of these bytes, after which the worker hangs up."""
     ours, theirs = socket.socketpair()
-    with theirs:
-        theirs.sendall(sent)
+    speaking = threading.Thread(target=_say, args=(theirs, sent))
+    speaking.start()
     channel = Channel(ours, FromWorker)
     try:
         return channel.receive(deadline=time.monotonic() + 5)
     finally:
         channel.close()
+        speaking.join()
+
+
+def _say(end: socket.socket, sent: bytes) -> None:
+    with end, contextlib.suppress(OSError):
+        end.sendall(sent)
 
 
 def framed(payload: bytes) -> bytes:
@@ -56,6 +64,7 @@ def test_a_frame_arrives() -> None:
         framed(msgspec.msgpack.encode(["unknown", 1])),
         framed(msgspec.msgpack.encode(Call({}))),
         framed(b"\x92\xa8returned" + b"\x91" * 100_000),
+        framed(b"\x92\xa8returned\xdd\x00\x80\x00\x00" + b"\x90" * (1 << 23)),
     ],
     ids=[
         "nothing",
@@ -69,6 +78,7 @@ def test_a_frame_arrives() -> None:
         "unknown frame",
         "the host's own frame",
         "nested too deeply",
+        "eight million empty lists",
     ],
 )
 def test_anything_but_a_whole_known_frame_is_refused(sent: bytes) -> None:
@@ -108,4 +118,40 @@ def test_a_worker_that_does_not_read_ends_at_the_deadline() -> None:
     channel = Channel(ours, FromWorker)
     with theirs, pytest.raises(DeadlineError):
         channel.send(Call({"value": bytes(8 << 20)}), deadline=time.monotonic() + 0.05)
+    channel.close()
+
+
+def test_a_frame_that_trickles_in_does_not_keep_the_reader_busy() -> None:
+    ours, theirs = socket.socketpair()
+    calls = []
+
+    class Counted(socket.socket):
+        def recv(self, *arguments: int) -> bytes:
+            calls.append(arguments)
+            return super().recv(*arguments)
+
+    channel = Channel(Counted(fileno=ours.detach()), FromWorker)
+    payload = framed(msgspec.msgpack.encode(Returned("x" * 5000)))
+    speaking = threading.Thread(
+        target=lambda: [theirs.send(payload[at : at + 1]) for at in range(len(payload))]
+    )
+    speaking.start()
+    assert channel.receive(deadline=time.monotonic() + 30) == Returned("x" * 5000)
+    # The kernel gathers: one wait for the length, one for the frame.
+    assert len(calls) == 2
+    speaking.join()
+    theirs.close()
+    channel.close()
+
+
+def test_what_was_said_before_it_was_asked_for_is_noticed() -> None:
+    ours, theirs = socket.socketpair()
+    channel = Channel(ours, FromWorker)
+    assert channel.is_quiet()
+    theirs.sendall(framed(msgspec.msgpack.encode(Returned(True))))
+    assert not channel.is_quiet()
+    assert channel.receive(deadline=time.monotonic() + 5) == Returned(True)
+    assert channel.is_quiet()
+    theirs.close()
+    assert not channel.is_quiet()
     channel.close()
