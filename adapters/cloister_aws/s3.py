@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
+from urllib.parse import unquote_plus
 
 from cloister.envelope import Sealed
 from cloister.errors import CloisterError, ConfigurationError, DeniedError, LimitError, UnavailableError
 from cloister.jose.jwe import MAX_CHARS
+from cloister_aws.boto import boto_errors, error_code
 
 if TYPE_CHECKING:
+    import boto3
     from mypy_boto3_s3 import S3Client
 
-__all__ = ["get_sealed", "put_sealed"]
+__all__ = ["SealedInfo", "get_sealed", "head_sealed", "object_of", "put_sealed"]
+
+Connection: TypeAlias = "S3Client | boto3.Session"
+
+KID: Final = "cloister-kid"
 
 CONTENT_TYPE: Final = "application/jose"
 ABSENT: Final = frozenset({"NoSuchKey", "NoSuchBucket", "404"})
@@ -20,43 +28,75 @@ REFUSED: Final = frozenset({"AccessDenied", "403", "InvalidAccessKeyId", "Signat
 EXISTS: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 
 
+class SealedInfo(NamedTuple):
+    """What an object tells without being read.
+
+    Attributes:
+        kid: Key version that the value is under, as its writer noted it; believe `Sealed.kid` alone.
+        etag: For `if_match`.
+        size_bytes: Length of the sealed value.
+        metadata: What the writer put beside it, in the clear.
+    """
+
+    kid: str
+    etag: str
+    size_bytes: int
+    metadata: Mapping[str, str]
+
+
 def put_sealed(
-    bucket: str, key: str, sealed: str, *, s3: S3Client | None = None, only_new: bool = False
-) -> None:
+    bucket: str,
+    key: str,
+    sealed: str,
+    *,
+    s3: Connection | None = None,
+    only_new: bool = False,
+    if_match: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> str:
     """Store a sealed value as an object; the key version it is under becomes object metadata.
 
     Args:
         bucket: The bucket.
         key: The object's key; everyone who may list the bucket reads it.
         sealed: What `Client.seal` returned. Anything else is refused, so no plaintext is stored by mistake.
-        s3: Your own boto3 client; by default one of the default session.
+        s3: Your own boto3 client or session; by default one of the default session.
         only_new: Refuse to replace an object (`If-None-Match: *`).
+        if_match: Replace only the object that has this ETag.
+        metadata: More metadata, stored in the clear.
+
+    Returns:
+        The object's ETag.
 
     Raises:
         OpenError: `sealed` is not a sealed value.
-        ConfigurationError: There is no such bucket, or with `only_new`, there already is such an object.
+        ConfigurationError: There is no such bucket, or a condition is not met; then nothing was replaced.
         DeniedError: S3 refused.
         UnavailableError: S3 did not answer.
     """
     value = Sealed(sealed)
+    if only_new and if_match is not None:
+        raise ConfigurationError("only_new and if_match cannot both be met")
     condition: dict[str, Any] = {"IfNoneMatch": "*"} if only_new else {}
+    if if_match is not None:
+        condition["IfMatch"] = if_match
     try:
-        (s3 or _default_client()).put_object(
+        answer = _client(s3).put_object(
             Bucket=bucket,
             Key=key,
             Body=value.encode("ascii"),
             ContentType=CONTENT_TYPE,
-            Metadata={"cloister-kid": value.kid},
+            Metadata={**(metadata or {}), KID: value.kid},
             **condition,
         )
-    except _boto_errors() as error:
+    except boto_errors() as error:
         failure = _typed(error)
     else:
-        return
+        return answer["ETag"]
     raise failure
 
 
-def get_sealed(bucket: str, key: str, *, s3: S3Client | None = None) -> Sealed:
+def get_sealed(bucket: str, key: str, *, s3: Connection | None = None) -> Sealed:
     """Read a sealed value from an object.
 
     Raises:
@@ -67,16 +107,57 @@ def get_sealed(bucket: str, key: str, *, s3: S3Client | None = None) -> Sealed:
         UnavailableError: S3 did not answer.
     """
     try:
-        answer = (s3 or _default_client()).get_object(Bucket=bucket, Key=key)
+        answer = _client(s3).get_object(Bucket=bucket, Key=key)
         # One byte more than allowed tells a longer object without reading it.
         raw = answer["Body"].read(MAX_CHARS + 1)
-    except _boto_errors() as error:
+    except boto_errors() as error:
         failure = _typed(error)
     else:
         if len(raw) > MAX_CHARS:
             raise LimitError("the object is larger than any sealed value", hint="is it the right object?")
         return Sealed(raw.decode("ascii", errors="replace"))
     raise failure
+
+
+def head_sealed(bucket: str, key: str, *, s3: Connection | None = None) -> SealedInfo:
+    """What an object tells without being read.
+
+    Raises:
+        ConfigurationError: There is no such object or bucket.
+        DeniedError: S3 refused.
+        UnavailableError: S3 did not answer.
+    """
+    try:
+        answer = _client(s3).head_object(Bucket=bucket, Key=key)
+    except boto_errors() as error:
+        failure = _typed(error)
+    else:
+        metadata = dict(answer["Metadata"])
+        kid = metadata.pop(KID, "")
+        size = answer["ContentLength"]
+        return SealedInfo(kid=kid, etag=answer["ETag"], size_bytes=size, metadata=metadata)
+    raise failure
+
+
+def object_of(record: Mapping[str, Any]) -> tuple[str, str]:
+    """Bucket and key of an S3 notification's record; the key comes URL-encoded and is decoded.
+
+    Raises:
+        ConfigurationError: It is no record of an S3 notification.
+    """
+    try:
+        item = record["s3"]
+        return str(item["bucket"]["name"]), unquote_plus(str(item["object"]["key"]))
+    except (KeyError, TypeError):
+        raise ConfigurationError("this is no record of an S3 notification") from None
+
+
+def _client(connection: Connection | None) -> S3Client:
+    if connection is None:
+        return _default_client()
+    # A session makes clients; a client is one.
+    make = getattr(connection, "client", None)
+    return cast("S3Client", connection if make is None else make("s3"))
 
 
 @functools.cache
@@ -86,18 +167,13 @@ def _default_client() -> S3Client:
     return boto3.client("s3")
 
 
-def _boto_errors() -> tuple[type[Exception], ...]:
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError  # noqa: PLC0415 (as boto3)
-
-    return BotoCoreError, ClientError, HTTPClientError
-
-
 def _typed(error: Exception) -> CloisterError:
     """S3's error without bucket and key, which may name a person."""
-    response: Any = getattr(error, "response", {})
-    code = str(response.get("Error", {}).get("Code", ""))
+    code = error_code(error)
     if code in EXISTS:
-        return ConfigurationError("there already is an object of that key", hint="nothing was replaced")
+        return ConfigurationError(
+            "there already is an object of that key, or it is another by now", hint="nothing was replaced"
+        )
     if code in ABSENT:
         return ConfigurationError("there is no such object or bucket in S3", hint="check bucket and key")
     if code in REFUSED:

@@ -11,10 +11,10 @@ from typing import Any, Self
 
 from cloister._flows import Context, Flow, Flows, T, bound_context
 from cloister.attestation import AppraisalPolicy
-from cloister.client import JOSE_TYPE, JSON_TYPE, challenge_body, identity_from, policy_from
+from cloister.client import JOSE_TYPE, JSON_TYPE, challenge_body, policy_from
 from cloister.config import Settings
 from cloister.envelope import Sealed, Value
-from cloister.identity import Identity
+from cloister.identity import Identity, identity_from
 from cloister.objects import (
     FRAME_BYTES,
     ObjectHeader,

@@ -17,7 +17,7 @@ from cloister.attestation import AppraisalPolicy
 from cloister.config import Settings
 from cloister.envelope import Sealed, Value
 from cloister.errors import ConfigurationError
-from cloister.identity import ApiKey, Identity
+from cloister.identity import Identity, identity_from
 from cloister.objects import (
     FRAME_BYTES,
     ObjectHeader,
@@ -37,7 +37,7 @@ from cloister.secret import Secret
 from cloister.transport import Transport, TransportError
 from cloister.transport.stdlib import HttpTransport
 
-__all__ = ["Client", "identity_from", "policy_from"]
+__all__ = ["Client", "policy_from"]
 
 MAX_POLICY_BYTES = 1024 * 1024
 JOSE_TYPE = "application/jose"
@@ -346,16 +346,3 @@ def policy_from(path: Path) -> AppraisalPolicy:
         return AppraisalPolicy.from_toml(raw.decode())
     except UnicodeDecodeError:
         raise ConfigurationError(f"the appraisal policy {path} is not text") from None
-
-
-def identity_from(settings: Settings) -> Identity:
-    """Make the identity that the settings name.
-
-    Raises:
-        ConfigurationError: The identity is unknown or incomplete.
-    """
-    if settings.identity != "key":
-        raise ConfigurationError("CLOISTER_IDENTITY is not a known identity", hint="this version knows: key")
-    if settings.api_key_file is None:
-        raise ConfigurationError("identity `key` needs CLOISTER_API_KEY_FILE")
-    return ApiKey.from_file(settings.api_key_file)

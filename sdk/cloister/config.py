@@ -37,13 +37,18 @@ SETTINGS: Final = (
     Setting(
         name="identity",
         variable="CLOISTER_IDENTITY",
-        help="How the caller proves who it is: `key` (an API key).",
+        help="How the caller proves who it is: `key` (an API key), or as the workload that it is: `aws`.",
         default="key",
     ),
     Setting(
         name="api_key_file",
         variable="CLOISTER_API_KEY_FILE",
         help="File with the API key, for identity `key`.",
+    ),
+    Setting(
+        name="api_key_secret",
+        variable="CLOISTER_API_KEY_SECRET",
+        help="Where a cloud keeps the API key: ARN of a Secrets Manager secret or an SSM parameter.",
     ),
     Setting(
         name="timeout_seconds",
@@ -78,6 +83,7 @@ class Settings:
     policy: Path
     identity: str
     api_key_file: Path | None
+    api_key_secret: str | None
     timeout_seconds: float
 
     @classmethod
@@ -101,6 +107,7 @@ class Settings:
             policy=Path(values["policy"]),
             identity=str(values["identity"]),
             api_key_file=Path(key_file) if key_file else None,
+            api_key_secret=values["api_key_secret"],
             timeout_seconds=_seconds(values["timeout_seconds"]),
         )
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from cloister.errors import ConfigurationError
 from cloister.secret import Secret
 
 if TYPE_CHECKING:
+    from cloister.config import Settings
     from cloister.protocol import RequestBinding
 
-__all__ = ["ApiKey", "Identity", "audience"]
+__all__ = ["CLOUDS", "ApiKey", "Identity", "audience", "identity_from"]
 
 MAX_KEY_BYTES = 512
+CLOUDS: Final = {"aws": "cloister_aws.identity"}
+"""Modules that give `workload() -> Identity` and `stored_key(name) -> Identity`, by name of the identity."""
+_STORES: Final = {"arn:": "aws"}
+"""Which cloud keeps a secret of this name."""
 
 
 class Identity(Protocol):
@@ -62,9 +68,19 @@ class ApiKey:
             raise ConfigurationError(
                 f"the API key file {path} cannot be read", hint="set CLOISTER_API_KEY_FILE"
             ) from None
-        if not text.startswith("clk_") or len(text) > MAX_KEY_BYTES:
-            raise ConfigurationError(f"the file {path} does not hold an API key")
-        return cls(text)
+        return cls.parse(text, where=f"the file {path}")
+
+    @classmethod
+    def parse(cls, text: str, *, where: str) -> ApiKey:
+        """Take text for a key if it looks like one.
+
+        Raises:
+            ConfigurationError: It does not; `where` says whose text it is.
+        """
+        key = text.strip()
+        if not key.startswith("clk_") or not key.isascii() or len(key) > MAX_KEY_BYTES:
+            raise ConfigurationError(f"{where} does not hold an API key")
+        return cls(key)
 
     def credential(self, *, deployment: str, request: RequestBinding) -> Mapping[str, Any]:  # noqa: ARG002 (an API key is for any)
         """The credential's members."""
@@ -72,3 +88,38 @@ class ApiKey:
 
     def __repr__(self) -> str:
         return "ApiKey(<hidden>)"
+
+
+def identity_from(settings: Settings) -> Identity:
+    """Make the identity that the settings name.
+
+    Those of the clouds come from their adapters, imported when they are named and at no other time.
+
+    Raises:
+        ConfigurationError: The identity is unknown or incomplete, or its adapter is not installed.
+    """
+    if settings.identity in CLOUDS:
+        return cast("Identity", _adapter(settings.identity).workload())
+    if settings.identity != "key":
+        known = ", ".join(["key", *CLOUDS])
+        raise ConfigurationError("CLOISTER_IDENTITY is not a known identity", hint=f"one of {known}")
+    if settings.api_key_file is not None:
+        return ApiKey.from_file(settings.api_key_file)
+    name = settings.api_key_secret
+    if name is None:
+        raise ConfigurationError("identity `key` needs CLOISTER_API_KEY_FILE or CLOISTER_API_KEY_SECRET")
+    cloud = next((cloud for prefix, cloud in _STORES.items() if name.startswith(prefix)), None)
+    if cloud is None:
+        raise ConfigurationError(
+            "CLOISTER_API_KEY_SECRET names no secret of a known cloud", hint="for AWS it is an ARN"
+        )
+    return cast("Identity", _adapter(cloud).stored_key(name))
+
+
+def _adapter(cloud: str) -> Any:
+    try:
+        return importlib.import_module(CLOUDS[cloud])
+    except ImportError:
+        raise ConfigurationError(
+            f"the identity of {cloud} is not installed", hint=f"pip install 'cloister[{cloud}]'"
+        ) from None

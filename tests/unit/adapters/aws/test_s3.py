@@ -17,6 +17,7 @@ from cloister.errors import (
 )
 from cloister_aws import s3
 from local_cloud.s3 import LocalS3
+from support.aws_events import event
 
 BUCKET = "histories"
 KEY = "customers/jane-doe.jwe"
@@ -52,6 +53,39 @@ def test_only_new_replaces_nothing(client, sealed):
     s3.put_sealed(BUCKET, "new", sealed, s3=client, only_new=True)
     with pytest.raises(ConfigurationError, match="already"):
         s3.put_sealed(BUCKET, "new", sealed, s3=client, only_new=True)
+
+
+def test_a_replacement_may_ask_for_the_object_it_replaces(client, sealed):
+    etag = s3.put_sealed(BUCKET, "versioned", sealed, s3=client)
+    s3.put_sealed(BUCKET, "versioned", sealed, s3=client, if_match=etag)
+    with pytest.raises(ConfigurationError, match="another"):
+        s3.put_sealed(BUCKET, "versioned", sealed, s3=client, if_match='"0123456789abcdef0123456789abcdef"')
+    with pytest.raises(ConfigurationError, match="both"):
+        s3.put_sealed(BUCKET, "versioned", sealed, s3=client, if_match=etag, only_new=True)
+
+
+def test_metadata_goes_with_the_value_and_cannot_lie_about_its_key(client, sealed):
+    etag = s3.put_sealed(
+        BUCKET, "noted", sealed, s3=client, metadata={"batch": "7", "cloister-kid": "other.9"}
+    )
+    found = s3.head_sealed(BUCKET, "noted", s3=client)
+    assert found == ("credit-histories.1", etag, len(sealed), {"batch": "7"})
+    with pytest.raises(ConfigurationError):
+        s3.head_sealed(BUCKET, "absent", s3=client)
+
+
+def test_a_session_is_taken_as_well_as_a_client(cloud, client, sealed, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", cloud.url)
+    s3.put_sealed(BUCKET, "by-session", sealed, s3=cloud.session())
+    assert s3.get_sealed(BUCKET, "by-session", s3=cloud.session()) == sealed
+
+
+def test_a_notification_names_its_object_decoded():
+    record = event("s3_put")["Records"][0]
+    assert s3.object_of(record) == ("amzn-s3-demo-bucket", "test/key")
+    for other in ({}, {"s3": None}, event("sqs")["Records"][0]):
+        with pytest.raises(ConfigurationError):
+            s3.object_of(other)
 
 
 @pytest.mark.parametrize("plaintext", ["", "balance 75382", '{"balance":75382}', "a.b.c.d.e", "\u0661"])

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cloister.client import identity_from
 from cloister.config import SETTINGS, Settings
 from cloister.errors import ConfigurationError
-from cloister.identity import ApiKey
+from cloister.identity import ApiKey, identity_from
 from cloister.protocol import RequestBinding
 
 ENVIRONMENT = {
