@@ -6,8 +6,10 @@ within a size, a number of values and a deadline, and whatever else arrives ends
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
+import threading
 import time
 from typing import Any, Final, TypeVar
 
@@ -16,7 +18,9 @@ import msgspec
 from cloister_host.functions.weight import TooManyValuesError, check_weight
 
 __all__ = [
+    "MAX_DETAIL_CHARS",
     "MAX_FRAME_BYTES",
+    "MAX_LOG_CHARS",
     "Answer",
     "Ask",
     "Call",
@@ -26,11 +30,15 @@ __all__ = [
     "Failed",
     "Load",
     "Loaded",
+    "Logged",
+    "Progressed",
     "Refusal",
     "Returned",
 ]
 
 MAX_FRAME_BYTES: Final = 32 << 20
+MAX_LOG_CHARS: Final = 1 << 16
+MAX_DETAIL_CHARS: Final = 2000
 _LENGTH: Final = struct.Struct(">I")
 _CHUNK: Final = 1 << 18
 _TIMEVAL: Final = struct.Struct("@ll")
@@ -47,16 +55,18 @@ class DeadlineError(ChannelError):
 
 
 class Load(msgspec.Struct, frozen=True, tag="load", array_like=True):
-    """To the worker: import this code and say what it declares."""
+    """To the worker: import this code and say what it declares; with `check`, look at all of it first."""
 
     entrypoint: str
     settings: dict[str, str]
+    check: bool = False
 
 
 class Call(msgspec.Struct, frozen=True, tag="call", array_like=True):
-    """To the worker: run the function on these inputs, by parameter name."""
+    """To the worker: run the function on these inputs, by parameter name; with `debug`, say why it fails."""
 
     inputs: dict[str, Any]
+    debug: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True, tag="answer", array_like=True):
@@ -76,9 +86,10 @@ class Refusal(msgspec.Struct, frozen=True, tag="refusal", array_like=True):
 
 
 class Loaded(msgspec.Struct, frozen=True, tag="loaded", array_like=True, forbid_unknown_fields=True):
-    """From the worker: the manifest that the code itself declares."""
+    """From the worker: the manifest that the code itself declares, and what a look at it has found."""
 
     manifest: bytes
+    notes: list[str] = []
 
 
 class Ask(msgspec.Struct, frozen=True, tag="ask", array_like=True, forbid_unknown_fields=True):
@@ -99,13 +110,26 @@ class Returned(msgspec.Struct, frozen=True, tag="returned", array_like=True, for
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed", array_like=True, forbid_unknown_fields=True):
-    """From the worker: the class name of what was raised. Its text stays inside."""
+    """From the worker: the class name of what was raised; its text only where debugging was asked for."""
 
     error: str
+    detail: str = ""
+
+
+class Logged(msgspec.Struct, frozen=True, tag="logged", array_like=True, forbid_unknown_fields=True):
+    """From the worker, without an answer: something the function printed or logged."""
+
+    text: str
+
+
+class Progressed(msgspec.Struct, frozen=True, tag="progressed", array_like=True, forbid_unknown_fields=True):
+    """From the worker, without an answer: how much of its work is done."""
+
+    percent: int
 
 
 ToWorker = Load | Call | Answer | Refusal
-FromWorker = Loaded | Ask | Returned | Failed
+FromWorker = Loaded | Ask | Returned | Failed | Logged | Progressed
 
 
 class Channel:
@@ -118,6 +142,8 @@ class Channel:
 
     def __init__(self, connection: socket.socket, receives: Any) -> None:
         self._connection = connection
+        # A thread that logs must not write into another's frame.
+        self._sending = threading.Lock()
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(receives)
 
@@ -133,9 +159,10 @@ class Channel:
             raise ChannelError("the frame is too large")
         unsent = memoryview(_LENGTH.pack(len(encoded)) + encoded)
         try:
-            while unsent:
-                self._limit(socket.SO_SNDTIMEO, deadline)
-                unsent = unsent[self._connection.send(unsent) :]
+            with self._sending:
+                while unsent:
+                    self._limit(socket.SO_SNDTIMEO, deadline)
+                    unsent = unsent[self._connection.send(unsent) :]
         except BlockingIOError:
             raise DeadlineError("the other end does not read") from None
         except OSError:
@@ -167,6 +194,11 @@ class Channel:
         except OSError:
             pass
         return False
+
+    def hang_up(self) -> None:
+        """End the conversation from another thread: whoever waits on it finds the other end gone."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close this end."""

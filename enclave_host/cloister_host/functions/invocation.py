@@ -8,26 +8,31 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import rfc8785
+from msgspec.structs import replace
 
 from cloister.envelope import Sealed
-from cloister.errors import CloisterError, FunctionError, OpenError
+from cloister.errors import CloisterError, ConfigurationError, FunctionError, LimitError, OpenError
 from cloister.function.manifest import Manifest
 from cloister.jose import b64url_encode
 from cloister.receipts import Receipt
 from cloister_host.audit import Audit, Outcome
 from cloister_host.deliveries.outbox import Outbox
 from cloister_host.egress import Egress, EgressDoor
+from cloister_host.functions.budgets import AnswerBudgets, Charge
+from cloister_host.functions.logs import FunctionLogs
 from cloister_host.functions.messages import BatchInvoked, Invoke, Invoked, RowError
+from cloister_host.functions.padding import next_tick, padding
 from cloister_host.functions.ports import Act, ReceiptIssuer
 from cloister_host.functions.registry import Registry, Resolved
 from cloister_host.functions.release import Release, kids
 from cloister_host.functions.rows import Rows
 from cloister_host.functions.sandbox import Job
+from cloister_host.functions.watch import Watch
 from cloister_host.functions.workers import Pool, WorkerKey
 from cloister_host.identity.caller import Caller
 from cloister_host.keymanager.manager import KeyManager
@@ -36,6 +41,8 @@ from cloister_host.secrets import Secrets, SecretValue
 from cloister_host.store import Tx
 
 __all__ = ["Invocation"]
+
+LONGEST_WAIT_SECONDS: Final = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +55,8 @@ class _Prepared:
     rows: Rows = field(repr=False)
     secrets: Mapping[str, SecretValue] = field(repr=False)
     kids: set[str]
+    watch: Watch
+    charge: Charge | None
 
     @property
     def manifest(self) -> Manifest:
@@ -83,6 +92,10 @@ class Invocation:
         egress: Egress,
         outbox: Outbox,
         receipts: ReceiptIssuer,
+        budgets: AnswerBudgets,
+        logs: FunctionLogs,
+        clock: Callable[[], float],
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._registry = registry
         self._pool = pool
@@ -94,20 +107,47 @@ class Invocation:
         self._egress = egress
         self._outbox = outbox
         self._receipts = receipts
+        self._budgets = budgets
+        self._logs = logs
+        self._clock = clock
+        self._sleep = sleep
 
     def invoke(self, caller: Caller, request: Invoke, act: Act) -> Invoked | BatchInvoked:
+        """Call a function once, or on a batch of rows, while the caller waits; see `run`.
+
+        Raises:
+            ConfigurationError: Also, it may take longer than a caller waits.
+        """
+        return self.run(caller, request, act, Watch(), longest_seconds=LONGEST_WAIT_SECONDS)
+
+    def run(
+        self, caller: Caller, request: Invoke, act: Act, watch: Watch, *, longest_seconds: int
+    ) -> Invoked | BatchInvoked:
         """Call a function once, or on a batch of rows.
+
+        Args:
+            caller: Who asks.
+            request: Function and inputs.
+            act: Transactions around the run.
+            watch: Sees the run, and may end it.
+            longest_seconds: Functions that may take longer are refused.
 
         Raises:
             DeniedError: The caller may not invoke it, or its digest lacks a grant it needs.
             ConfigurationError: There is no such function, or the inputs do not fit it.
             OpenError: A sealed input did not open (of a batch: that row has the error).
             FunctionError: The function failed, or its result is not in its output class.
-            LimitError: It took too long or too much memory.
+            LimitError: It took too long or too much memory, or the budget of answers is spent.
             UnavailableError: An origin it needs did not answer, or every worker is busy.
         """
         with act.begin() as tx:
-            prepared = self._prepare(tx, caller, request)
+            prepared = self._prepare(tx, caller, request, watch)
+            if prepared.manifest.limits.timeout_seconds > longest_seconds:
+                raise ConfigurationError(
+                    f"this function may take longer than {longest_seconds} seconds",
+                    hint="start it as a job: `cloister function start`",
+                )
+        started = time.monotonic()
         try:
             ran = self._run(prepared, act)
             with act.begin() as tx:
@@ -115,23 +155,34 @@ class Invocation:
                 act.finish(tx, result)
         except CloisterError as error:
             self._record_failure(prepared, error, act)
+            self._pad(prepared, started)
             raise
         if prepared.manifest.delivery is not None:
             self._outbox.wake()
+        self._pad(prepared, started)
         return result
 
-    def _prepare(self, tx: Tx, caller: Caller, request: Invoke) -> _Prepared:
+    def _pad(self, prepared: _Prepared, started: float) -> None:
+        """Let time pass until the next tick that the function declared, whatever came of it."""
+        if prepared.manifest.limits.pad_milliseconds:
+            took = time.monotonic() - started
+            self._sleep(next_tick(took, prepared.manifest.limits.pad_milliseconds) - took)
+
+    def _prepare(self, tx: Tx, caller: Caller, request: Invoke, watch: Watch) -> _Prepared:
         # (1) May the caller invoke it? Asked first, so that a refusal tells nothing about what exists.
         name = request.function.partition("@")[0]
         self._grants.require(tx, caller, "invoke", f"function/{name}")
         resolved = self._registry.resolve(tx, caller.tenant, request.function)
         # (2) Has this very code every right it needs?
+        watch.debug = resolved.debug_until > self._clock()
         manifest, function = resolved.manifest, caller.as_function(resolved.digest)
         for need in manifest.needs:
             self._grants.require(tx, function, need.action, need.resource)
         # (3) Inputs as declared, sealed ones opened under the one key that is named for them.
         rows = Rows.gather(manifest, request)
         used = self._open(tx, function, rows)
+        # (4) Within its budget of answers: taken now, so that a failure, too, is an answer.
+        charge = self._charge(tx, caller, resolved, rows)
         names = {secret for rule in manifest.egress.values() for secret in rule.secrets.values()}
         prepared = _Prepared(
             caller=caller,
@@ -140,11 +191,38 @@ class Invocation:
             rows=rows,
             secrets={secret: self._secrets.read(tx, function, secret) for secret in sorted(names)},
             kids=used,
+            watch=watch,
+            charge=charge,
         )
-        # (4) Effects outside the store are announced before they can happen.
+        # (5) Effects outside the store are announced before they can happen.
         if manifest.egress:
             self._record(tx, prepared, "intent")
         return prepared
+
+    def _charge(self, tx: Tx, caller: Caller, resolved: Resolved, rows: Rows) -> Charge | None:
+        budget = resolved.manifest.budget
+        if budget is None or not rows.live:
+            return None
+        try:
+            charge, over = self._budgets.charge(
+                tx, caller, resolved.name, budget, rows.subjects(budget.subject)
+            )
+            if over and not resolved.manifest.batch:
+                raise LimitError(
+                    f"there are {budget.per_subject:,} answers about a subject a {budget.period}",
+                    hint=f"ask in the next {budget.period}",
+                )
+        except LimitError:
+            self._audit.refuse(
+                tx,
+                caller,
+                act="function.invoke",
+                resource=f"function/{resolved.name}",
+                detail={"digest": resolved.digest, "error": LimitError.code},
+            )
+            raise
+        rows.leave_out(over, LimitError.code)
+        return charge
 
     def _open(self, tx: Tx, function: Caller, rows: Rows) -> set[str]:
         used: set[str] = set()
@@ -184,36 +262,39 @@ class Invocation:
         key = WorkerKey(tenant, resolved.digest, prepared.caller.principal)
         with self._pool.worker(key, load) as worker:
             started = time.monotonic()
-            returned = worker.call(prepared.rows.inputs(), door)
-            milliseconds = int((time.monotonic() - started) * 1000)
-        return _Ran(returned=returned, door=door, milliseconds=milliseconds)
+            returned = worker.call(prepared.rows.inputs(), door, prepared.watch)
+            took = next_tick(time.monotonic() - started, prepared.manifest.limits.pad_milliseconds)
+        return _Ran(returned=returned, door=door, milliseconds=int(took * 1000))
 
     def _finish(self, tx: Tx, prepared: _Prepared, ran: _Ran, request_digest: str) -> Invoked | BatchInvoked:
         rows, manifest = prepared.rows, prepared.manifest
         released = self._release.column(tx, prepared.function, rows, ran.returned)
         receipt = self._receipt(prepared, ran, released, request_digest)
         self._record(tx, prepared, "done", receipt=receipt.id, rows=rows.count, failed=len(rows.errors))
+        self._logs.add(tx, prepared.function, prepared.resolved, prepared.watch.logs, outcome="done")
         if manifest.batch:
             values: list[Any] = [None] * rows.count
             for index, value in zip(rows.live, released, strict=True):
                 values[index] = value
-            return BatchInvoked(
+            batch = BatchInvoked(
                 values=values,
                 output=manifest.output.kind,
                 errors={str(index): RowError(code=code) for index, code in rows.errors.items()},
                 receipt=receipt.to_json(),
             )
+            return replace(batch, padding=padding(batch, manifest.output, values))
         delivery_id = None
         if manifest.delivery is not None:
             delivery_id = self._outbox.add(
                 tx, prepared.function, prepared.resolved.name, manifest.delivery, released[0]
             )
-        return Invoked(
+        invoked = Invoked(
             value=released[0],
             output=manifest.output.kind,
             receipt=receipt.to_json(),
             delivery_id=delivery_id,
         )
+        return replace(invoked, padding=padding(invoked, manifest.output, released))
 
     def _receipt(
         self, prepared: _Prepared, ran: _Ran, released: Sequence[Any], request_digest: str
@@ -232,6 +313,7 @@ class Invocation:
                 "function_digest": prepared.resolved.digest,
                 "kids": sorted(prepared.kids | kids(sealed)),
                 "output": manifest.output.kind,
+                "debug": prepared.watch.debug,
                 "sandbox": self._pool.sandbox.level,
                 "sandbox_layers": list(self._pool.sandbox.layers),
             },
@@ -261,6 +343,9 @@ class Invocation:
         outcome: Outcome = "unknown" if prepared.manifest.egress else "failed"
         with act.begin() as tx:
             self._record(tx, prepared, outcome, error=error.code)
+            self._logs.add(tx, prepared.function, prepared.resolved, prepared.watch.logs, outcome=error.code)
+            if prepared.charge is not None and not prepared.watch.ran:
+                self._budgets.refund(tx, prepared.caller.tenant, prepared.charge)
 
 
 def _row_failure(code: str, name: str) -> CloisterError:

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta, UnsetType, field
 
 from cloister.function.bundle import MAX_BUNDLE_BYTES
-from cloister_host.operations import Name, Request, Result
+from cloister_host.operations import Name, Page, Request, Result
 
 __all__ = [
     "Alias",
     "BatchInvoked",
+    "Debug",
     "Deploy",
     "Deployed",
     "Disable",
@@ -20,6 +21,11 @@ __all__ = [
     "GrantNeeded",
     "Invoke",
     "Invoked",
+    "LogEntry",
+    "LogList",
+    "LogPage",
+    "Rollback",
+    "RolledBack",
     "RowError",
     "VersionInfo",
 ]
@@ -60,6 +66,7 @@ class Deployed(Result):
     digest: str
     alias: str | None
     needs: list[GrantNeeded]
+    notes: list[str]
 
 
 class Alias(Request):
@@ -68,6 +75,55 @@ class Alias(Request):
     function: Name
     alias: Name
     digest: Digest
+
+
+class Rollback(Request):
+    """Points an alias back to where it pointed before its last move."""
+
+    function: Name
+    alias: Name
+
+
+class RolledBack(Result):
+    """Where an alias points now, and from where it was moved."""
+
+    function: str
+    alias: str
+    digest: str
+    before: str
+
+
+class Debug(Request):
+    """Lets the text of failures leave for some minutes, or with 0 no longer."""
+
+    function: Name
+    minutes: Annotated[int, Meta(ge=0, le=1440)]
+
+
+class LogPage(Page, kw_only=True):
+    """Asks for one page of what a function logged."""
+
+    function: Name
+
+
+class LogEntry(Result):
+    """What one invocation logged; `sealed` opens under the context `{"function", "entry"}`."""
+
+    entry: str
+    function: str
+    digest: str
+    principal: str
+    correlation_id: str
+    at: int
+    outcome: str
+    sealed: str
+
+
+class LogList(Result):
+    """One page of entries, oldest first; `next` continues it, and is empty at the end."""
+
+    entries: list[LogEntry]
+    next: str
 
 
 class Disable(Request):
@@ -91,6 +147,7 @@ class FunctionInfo(Result):
 
     name: str
     disabled: bool
+    debug_until: int
     aliases: dict[str, str]
     versions: list[VersionInfo]
 
@@ -120,6 +177,7 @@ class Invoked(Result):
     output: str
     receipt: dict[str, Any]
     delivery_id: str | None = None
+    padding: str = ""
 
 
 class RowError(Result):
@@ -135,3 +193,4 @@ class BatchInvoked(Result):
     output: str
     errors: dict[str, RowError]
     receipt: dict[str, Any]
+    padding: str = ""

@@ -10,7 +10,9 @@ from cloister_host.deliveries.dispatcher import DeliverySigner, Dispatcher, Sche
 from cloister_host.deliveries.outbox import Outbox
 from cloister_host.deliveries.service import DeliveryService
 from cloister_host.egress import Egress, EgressSettings
+from cloister_host.functions.budgets import AnswerBudgets
 from cloister_host.functions.invocation import Invocation
+from cloister_host.functions.logs import FunctionLogs
 from cloister_host.functions.ports import ReceiptIssuer
 from cloister_host.functions.registry import Registry
 from cloister_host.functions.release import Release
@@ -73,6 +75,7 @@ def build_functions(
     way_out = Egress(egress)
     outbox = Outbox(services.clock)
     registry = Registry()
+    logs = FunctionLogs(services.keymanager, services.clock)
     invocation = Invocation(
         registry=registry,
         pool=pool,
@@ -84,12 +87,16 @@ def build_functions(
         egress=way_out,
         outbox=outbox,
         receipts=signer,
+        budgets=AnswerBudgets(services.clock),
+        logs=logs,
+        clock=services.clock,
     )
     return FunctionParts(
         functions=FunctionService(
             registry=registry,
             invocation=invocation,
             pool=pool,
+            logs=logs,
             grants=services.grants,
             quorum=services.quorum,
             audit=services.audit,

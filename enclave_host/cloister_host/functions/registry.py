@@ -19,10 +19,17 @@ __all__ = ["FUNCTIONS", "VERSIONS", "Registry", "Resolved"]
 
 
 class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Content of a `functions` row; its id is the name."""
+    """Content of a `functions` row; its id is the name.
+
+    Attributes:
+        history: Where each alias pointed before, the latest last.
+        debug_until: Until when (epoch seconds) the text of failures may leave.
+    """
 
     aliases: dict[str, str]
     disabled: bool
+    history: dict[str, list[str]] = {}
+    debug_until: int = 0
 
 
 class VersionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,11 +46,13 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     digest: str
     manifest: Manifest
+    debug_until: int
 
 
 FUNCTIONS: Final = Table("functions", FunctionRecord, "function")
 VERSIONS: Final = Table("function_versions", VersionRecord, "bundle")
 MAX_ALIASES: Final = 32
+MAX_HISTORY: Final = 16
 
 
 @lru_cache(maxsize=1024)
@@ -77,8 +86,38 @@ class Registry:
         aliases = {**row.record.aliases, alias: digest}
         if len(aliases) > MAX_ALIASES:
             raise ConfigurationError("the function has too many aliases", hint=f"at most {MAX_ALIASES}")
-        tx.put(FUNCTIONS, tenant, name, replace(row.record, aliases=aliases))
-        return row.record.aliases.get(alias, "")
+        before = row.record.aliases.get(alias, "")
+        history = row.record.history
+        if before not in {"", digest}:
+            history = {**history, alias: [*history.get(alias, ()), before][-MAX_HISTORY:]}
+        tx.put(FUNCTIONS, tenant, name, replace(row.record, aliases=aliases, history=history))
+        return before
+
+    def roll_back(self, tx: Tx, tenant: str, name: str, alias: str) -> tuple[str, str]:
+        """Point an alias to where it pointed before; returns where it points, and where it did.
+
+        Raises:
+            ConfigurationError: There is no such function or alias, or it never moved.
+        """
+        row = self._function(tx, tenant, name)
+        history = row.record.history.get(alias, [])
+        if not history:
+            raise ConfigurationError(
+                "the alias has nowhere to go back to", hint="see `cloister function list`"
+            )
+        digest, before = history[-1], row.record.aliases.get(alias, "")
+        record = replace(
+            row.record,
+            aliases={**row.record.aliases, alias: digest},
+            history={**row.record.history, alias: history[:-1]},
+        )
+        tx.put(FUNCTIONS, tenant, name, record)
+        return digest, before
+
+    def set_debug(self, tx: Tx, tenant: str, name: str, *, until: int) -> None:
+        """Let the text of failures leave until then."""
+        row = self._function(tx, tenant, name)
+        tx.put(FUNCTIONS, tenant, name, replace(row.record, debug_until=until))
 
     def set_disabled(self, tx: Tx, tenant: str, name: str, *, disabled: bool) -> None:
         """Stop a function, or let it run again."""
@@ -97,7 +136,12 @@ class Registry:
             raise ConfigurationError("the function is disabled", hint="function.disable with disabled=false")
         digest = record.aliases.get(version, version)
         row = self._version(tx, tenant, name, digest)
-        return Resolved(name=name, digest=digest, manifest=_manifest(row.record.manifest))
+        return Resolved(
+            name=name,
+            digest=digest,
+            manifest=_manifest(row.record.manifest),
+            debug_until=record.debug_until,
+        )
 
     def bundle(self, tx: Tx, tenant: str, name: str, digest: str) -> Bundle:
         """Read a deployed bundle back.
@@ -117,6 +161,7 @@ class Registry:
             FunctionInfo(
                 name=row.id,
                 disabled=row.record.disabled,
+                debug_until=row.record.debug_until,
                 aliases=row.record.aliases,
                 versions=[_info(version) for version in tx.scan(VERSIONS, tenant, prefix=f"{row.id}@")],
             )

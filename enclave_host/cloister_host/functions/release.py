@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cloister.envelope import Sealed
+from cloister.envelope import Padded, Sealed
 from cloister.errors import FunctionError
 from cloister.function.outputs import OutputClass, Record, SealedUnder, Token
 from cloister_host.functions.rows import Rows
@@ -57,7 +57,9 @@ class Release:
         match output:
             case SealedUnder(key=key, context=names):
                 contexts = rows.context(names)
-                return [str(v) for v in self._keys.seal_values(tx, function, key, checked, contexts)]
+                # Bytes have nothing to pad with; everything else shows a power of two instead of its length.
+                plain = [value if isinstance(value, bytes) else Padded(value) for value in checked]
+                return [str(v) for v in self._keys.seal_values(tx, function, key, plain, contexts)]
             case Token(policy=policy):
                 return list(self._tokens.tokenize(tx, function, policy, checked))
             case Record(fields=fields):

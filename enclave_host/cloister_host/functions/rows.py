@@ -96,6 +96,19 @@ class Rows:
         """A sealed column's values, for live rows."""
         return [self.columns[given.name][index] for index in self.live]
 
+    def subjects(self, name: str | None) -> list[str]:
+        """Whom each live row is about; without a name nobody in particular."""
+        if name is None:
+            return [""] * len(self.live)
+        column = self.contexts.get(name) or self.columns.get(name) or ()
+        # A text parameter that was left out has its default: one subject for all who do so.
+        return [str(column[index]) if column else "" for index in self.live]
+
+    def leave_out(self, positions: Sequence[int], code: str) -> None:
+        """Give an error to some of the live rows, by their position among these."""
+        self.errors |= {self.live[position]: code for position in positions}
+        self.live = [index for index in self.live if index not in self.errors]
+
     def inputs(self) -> dict[str, Any]:
         """What the function is called with."""
         if not self.manifest.batch:

@@ -6,17 +6,24 @@ from collections.abc import Callable, Mapping
 
 from cloister.errors import ConfigurationError
 from cloister.function.bundle import Bundle, read_bundle
+from cloister.function.manifest import Manifest
 from cloister.jose import b64url_decode
 from cloister_host.audit import Audit
 from cloister_host.functions.invocation import Invocation
+from cloister_host.functions.logs import FunctionLogs
 from cloister_host.functions.messages import (
     Alias,
+    Debug,
     Deploy,
     Deployed,
     Disable,
     FunctionList,
     GrantNeeded,
     Invoke,
+    LogList,
+    LogPage,
+    Rollback,
+    RolledBack,
 )
 from cloister_host.functions.ports import Act
 from cloister_host.functions.registry import Registry
@@ -40,6 +47,7 @@ class FunctionService:
         registry: Registry,
         invocation: Invocation,
         pool: Pool,
+        logs: FunctionLogs,
         grants: Grants,
         quorum: Quorum,
         audit: Audit,
@@ -48,6 +56,7 @@ class FunctionService:
         self._registry = registry
         self._invocation = invocation
         self._pool = pool
+        self._logs = logs
         self._grants = grants
         self._quorum = quorum
         self._audit = audit
@@ -58,6 +67,9 @@ class FunctionService:
         return {
             "function.deploy": Operation(Deploy, self.deploy, effect=True, staged=True),
             "function.alias": Operation(Alias, self.alias, effect=True),
+            "function.rollback": Operation(Rollback, self.rollback, effect=True),
+            "function.debug": Operation(Debug, self.debug, effect=True),
+            "function.logs": Operation(LogPage, self.logs, effect=False),
             "function.disable": Operation(Disable, self.disable, effect=True),
             "function.list": Operation(Page, self.list, effect=False),
             "function.invoke": Operation(Invoke, self._invocation.invoke, effect=True, staged=True),
@@ -85,8 +97,13 @@ class FunctionService:
             self._require(tx, caller, name, request.alias)
             self._quorum.check(tx, caller, *quorum, detail=about)
         key = WorkerKey(caller.tenant, bundle.digest, "")
-        with self._pool.worker(key, lambda: (Job.of(caller.tenant, bundle), bundle.manifest)) as worker:
+
+        def load() -> tuple[Job, Manifest]:
+            return Job.of(caller.tenant, bundle), bundle.manifest
+
+        with self._pool.worker(key, load, check=True) as worker:
             worker.retire()
+            notes = worker.notes
         with act.begin() as tx:
             self._require(tx, caller, name, request.alias)
             self._quorum.require(tx, caller, *quorum, detail=about)
@@ -99,6 +116,7 @@ class FunctionService:
                 digest=bundle.digest,
                 alias=request.alias,
                 needs=[GrantNeeded(action=n.action, resource=n.resource) for n in bundle.manifest.needs],
+                notes=notes,
             )
             act.finish(tx, result)
         return result
@@ -117,6 +135,32 @@ class FunctionService:
             before=before,
         )
         return request
+
+    def rollback(self, caller: Caller, request: Rollback, tx: Tx) -> RolledBack:
+        """Point an alias back to where it pointed before its last move."""
+        name, alias = request.function, request.alias
+        self._grants.require(tx, caller, "function.manage", f"function/{name}")
+        digest, before = self._registry.roll_back(tx, caller.tenant, name, alias)
+        self._record(tx, caller, "function.rollback", name, alias=alias, digest=digest, before=before)
+        return RolledBack(function=name, alias=alias, digest=digest, before=before)
+
+    def debug(self, caller: Caller, request: Debug, tx: Tx) -> Debug:
+        """Let the text of failures leave for some minutes; receipts of that time say so.
+
+        It is a right of its own: what a function raises can hold what was sealed.
+        """
+        self._grants.require(tx, caller, "function.debug", f"function/{request.function}")
+        until = int(self._clock()) + 60 * request.minutes if request.minutes else 0
+        self._registry.set_debug(tx, caller.tenant, request.function, until=until)
+        self._record(tx, caller, "function.debug", request.function, minutes=request.minutes)
+        return request
+
+    def logs(self, caller: Caller, request: LogPage, tx: Tx) -> LogList:
+        """List what a function logged, sealed under the key that its manifest names."""
+        self._grants.require(tx, caller, "function.logs", f"function/{request.function}")
+        found = self._logs.read(tx, caller.tenant, request.function, after=request.after, limit=request.limit)
+        self._record(tx, caller, "function.logs", request.function)
+        return LogList(entries=found, next=found[-1].entry if len(found) == request.limit else "")
 
     def disable(self, caller: Caller, request: Disable, tx: Tx) -> Disable:
         """Stop a function at once, or let it run again."""

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 from cloister.errors import CloisterError, FunctionError, LimitError, UnavailableError
 from cloister.function.manifest import Manifest
 from cloister_host.functions.frames import (
+    MAX_DETAIL_CHARS,
     Answer,
     Ask,
     Call,
@@ -25,15 +26,19 @@ from cloister_host.functions.frames import (
     FromWorker,
     Load,
     Loaded,
+    Logged,
+    Progressed,
     Refusal,
     Returned,
 )
 from cloister_host.functions.sandbox import Job, Process, Sandbox
+from cloister_host.functions.watch import Watch
 
 __all__ = ["Door", "Pool", "Worker", "WorkerKey"]
 
 MAX_CALLS: Final = 1000
 MAX_ASKS: Final = 256
+MAX_REMARKS: Final = 10_000
 LOAD_SECONDS: Final = 20.0
 WAIT_SECONDS: Final = 30.0
 
@@ -67,40 +72,44 @@ class Worker:
     Args:
         process: Just started.
         manifest: What the bundle says; the code must declare the same.
+        check: Whether all of its code is looked at first; what was found is in `notes`.
 
     Raises:
         FunctionError: The code does not load, or declares something else.
         LimitError: Loading takes too long.
     """
 
-    def __init__(self, process: Process, manifest: Manifest) -> None:
+    def __init__(self, process: Process, manifest: Manifest, *, check: bool = False) -> None:
         self._process = process
         self._manifest = manifest
         self._channel = Channel(process.connection, FromWorker)
         self._names = _BUILTIN_ERRORS | _OWN_ERRORS | frozenset(manifest.errors)
         self.calls = 0
         self.spent = False
+        self.notes: list[str] = []
         try:
-            self._load()
+            self._load(check=check)
         except BaseException:
             self.kill()
             raise
 
-    def call(self, inputs: Mapping[str, Any], door: Door) -> Any:
+    def call(self, inputs: Mapping[str, Any], door: Door, watch: Watch | None = None) -> Any:
         """Run the function once and return what it says, unchecked.
 
         Raises:
-            FunctionError: It raised, died or spoke out of turn; the worker may be spent.
+            FunctionError: It raised, died, was cancelled or spoke out of turn; the worker may be spent.
             LimitError: It took too long or too much memory; the worker is spent.
             UnavailableError: It failed because a declared origin did not answer.
         """
         self.calls += 1
+        watch = watch or Watch()
         # Until it has kept to the protocol to the end.
         self.spent = True
         deadline = time.monotonic() + self._manifest.limits.timeout_seconds
         self._process.resume()
         try:
-            return self._converse(inputs, door, deadline)
+            with watch.running(self._channel.hang_up):
+                return self._converse(inputs, door, deadline, watch)
         except DeadlineError:
             self.spent = True
             raise LimitError(
@@ -108,6 +117,8 @@ class Worker:
             ) from None
         except ChannelError:
             self.spent = True
+            if watch.cancelled:
+                raise FunctionError("the function was cancelled") from None
             raise FunctionError(
                 "the function's process ended", hint="it crashed or ran out of memory"
             ) from None
@@ -128,11 +139,11 @@ class Worker:
         self.spent = True
         self._process.kill()
 
-    def _load(self) -> None:
+    def _load(self, *, check: bool) -> None:
         deadline = time.monotonic() + LOAD_SECONDS
         try:
             self._channel.send(
-                Load(self._manifest.entrypoint, dict(self._manifest.settings)), deadline=deadline
+                Load(self._manifest.entrypoint, dict(self._manifest.settings), check), deadline=deadline
             )
             frame = self._channel.receive(deadline=deadline)
         except DeadlineError:
@@ -151,14 +162,23 @@ class Worker:
                 "the code does not declare what the manifest says",
                 hint="build the bundle again from these sources",
             )
+        self.notes = [note[:MAX_DETAIL_CHARS] for note in frame.notes]
         self._process.pause()
 
-    def _converse(self, inputs: Mapping[str, Any], door: Door, deadline: float) -> Any:
-        self._channel.send(Call(dict(inputs)), deadline=deadline)
-        unavailable = False
-        for _ in range(MAX_ASKS):
+    def _converse(self, inputs: Mapping[str, Any], door: Door, deadline: float, watch: Watch) -> Any:
+        self._channel.send(Call(dict(inputs), watch.debug), deadline=deadline)
+        unavailable, asks, remarks = False, 0, 0
+        while asks < MAX_ASKS and remarks < MAX_REMARKS:
             frame = self._channel.receive(deadline=deadline)
-            if isinstance(frame, Ask):
+            if isinstance(frame, Logged):
+                remarks += 1
+                watch.logged(frame.text)
+            elif isinstance(frame, Progressed):
+                remarks += 1
+                if self._manifest.progress:
+                    watch.progressed(frame.percent)
+            elif isinstance(frame, Ask):
+                asks += 1
                 try:
                     answer: Answer | Refusal = door.ask(frame, deadline=deadline)
                 except CloisterError as error:
@@ -170,14 +190,14 @@ class Worker:
                 return frame.value
             elif isinstance(frame, Failed):
                 self.spent = frame.error == MemoryError.__name__
-                raise self._failure(frame, unavailable=unavailable)
+                raise self._failure(frame, unavailable=unavailable, debug=watch.debug)
             else:
                 break
         raise FunctionError(
             "the function's process does not keep to the protocol or asks origins without end"
         )
 
-    def _failure(self, frame: Failed, *, unavailable: bool) -> CloisterError:
+    def _failure(self, frame: Failed, *, unavailable: bool, debug: bool) -> CloisterError:
         # The host knows by itself that an origin failed; the function only passes that on.
         if unavailable and frame.error == UnavailableError.__name__:
             return UnavailableError("an origin that the function needs did not answer", hint="retry later")
@@ -185,6 +205,11 @@ class Worker:
             return LimitError("the function used too much memory", hint="raise memory_mib in its Limits")
         if frame.error == _INPUT_ERROR:
             return FunctionError("an input is not of its declared type", hint="see the function's manifest")
+        if debug and frame.detail:
+            return FunctionError(
+                f"the function raised {frame.detail[:MAX_DETAIL_CHARS]}",
+                hint="debugging is on: function.debug",
+            )
         return FunctionError(
             f"the function raised {self._name(frame)}", hint="test it with the same kind of input"
         )
@@ -257,8 +282,10 @@ class Pool:
         return self._sandbox
 
     @contextmanager
-    def worker(self, key: WorkerKey, load: Callable[[], tuple[Job, Manifest]]) -> Iterator[Worker]:
-        """Lend a worker for one call; `load` is asked for the code if none is warm.
+    def worker(
+        self, key: WorkerKey, load: Callable[[], tuple[Job, Manifest]], *, check: bool = False
+    ) -> Iterator[Worker]:
+        """Lend a worker for one call; `load` is asked for the code if none is warm, and checked if wanted.
 
         Raises:
             UnavailableError: All are busy for too long, or no process can be started.
@@ -270,7 +297,7 @@ class Pool:
             worker = self._warm(key)
             if worker is None:
                 job, manifest = load()
-                worker = Worker(self._sandbox.start(job), manifest)
+                worker = Worker(self._sandbox.start(job), manifest, check=check)
             yield worker
         finally:
             self._leave(key, worker)

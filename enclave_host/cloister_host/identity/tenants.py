@@ -31,6 +31,7 @@ _ADMIN_ACTIONS: Final = (
     "secret.manage",
     "function.deploy",
     "function.manage",
+    "function.logs",
     "delivery.manage",
     "audit.read",
     "quorum.manage",

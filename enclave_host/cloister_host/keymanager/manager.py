@@ -14,6 +14,7 @@ from cloister.envelope import (
     Dek,
     DekCache,
     OpenCache,
+    Padded,
     Sealed,
     Value,
     recover_cek,
@@ -104,7 +105,7 @@ class KeyManager:
         tx: Tx,
         caller: Caller,
         key: str,
-        values: Sequence[Value],
+        values: Sequence[Value | Padded],
         contexts: Sequence[Context | None] | None = None,
     ) -> list[Sealed]:
         """Seal a function's outputs (right `seal`; one audit entry a batch).
@@ -211,7 +212,9 @@ class KeyManager:
         return held
 
 
-def _seal_each(dek: Dek, values: Sequence[Value], contexts: Sequence[Context | None] | None) -> list[Sealed]:
+def _seal_each(
+    dek: Dek, values: Sequence[Value | Padded], contexts: Sequence[Context | None] | None
+) -> list[Sealed]:
     if contexts is None:
         return [dek.seal(value) for value in values]
     if len(contexts) != len(values):
@@ -273,8 +276,10 @@ class _Batch:
         return found
 
 
-def _most_bytes(value: Value) -> int:
+def _most_bytes(value: Value | Padded) -> int:
     """As many bytes as a value can have once it is encoded."""
+    if isinstance(value, Padded):
+        return 2 * len(json.dumps(value.value, default=str)) + 64
     if isinstance(value, bytes):
         return len(value)
     return 4 * len(value) if isinstance(value, str) else len(json.dumps(value, default=str))

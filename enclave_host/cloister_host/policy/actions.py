@@ -45,6 +45,8 @@ ACTIONS: Final = {
     "use-secret": "secret",
     "function.deploy": "function",
     "function.manage": "function",
+    "function.debug": "function",
+    "function.logs": "function",
     "invoke": "function",
     "egress": "origin",
     "deliver": "origin",

@@ -132,6 +132,45 @@ class Tx:
             raise TamperedError(table.name)
         return row
 
+    def put_many(
+        self,
+        table: Table[RecordT],
+        tenant: str,
+        records: Mapping[str, RecordT],
+        *,
+        over: Mapping[str, Row[RecordT]],
+    ) -> None:
+        """Write many rows without secret parts at once.
+
+        Args:
+            table: The table.
+            tenant: Whose rows they are.
+            records: What to write, by id.
+            over: Those of them that are there, as read in this transaction.
+
+        Raises:
+            TamperedError: The database does not hold what was just read from it.
+        """
+        rows = {
+            row_id: Row(
+                tenant=tenant,
+                id=row_id,
+                version=over[row_id].version + 1 if row_id in over else 1,
+                record=record,
+                blob=None,
+            )
+            for row_id, record in records.items()
+        }
+        added = [self._parameters(table, row) for row_id, row in rows.items() if row_id not in over]
+        changed = [
+            self._parameters(table, row, old_version=row.version - 1)
+            for row_id, row in rows.items()
+            if row_id in over
+        ]
+        for statement, parameters in ((_sql(table.name).insert, added), (_sql(table.name).update, changed)):
+            if parameters and self._connection.execute(statement, parameters).rowcount != len(parameters):
+                raise TamperedError(table.name)
+
     def delete(self, table: Table[RecordT], tenant: str, row_id: str) -> bool:
         """Delete a row; tells whether it was there."""
         result = self._connection.execute(_sql(table.name).delete, {"tenant": tenant, "id": row_id})
@@ -182,20 +221,19 @@ class Tx:
     # ------------------------------------------------------------------------------------------------
 
     def _write(self, statement: TextClause, table: Table[RecordT], row: Row[RecordT], **more: Any) -> int:
+        return self._connection.execute(statement, self._parameters(table, row, **more)).rowcount
+
+    def _parameters(self, table: Table[RecordT], row: Row[RecordT], **more: Any) -> dict[str, Any]:
         content = canonical(row.record)
-        result = self._connection.execute(
-            statement,
-            {
-                "tenant": row.tenant,
-                "id": row.id,
-                "version": row.version,
-                "content": content.decode(),
-                "secret": row.blob,
-                "mac": row_mac(self.keys, self._binding(table, row.tenant, row.id, row.version), content),
-                **more,
-            },
-        )
-        return result.rowcount
+        return {
+            "tenant": row.tenant,
+            "id": row.id,
+            "version": row.version,
+            "content": content.decode(),
+            "secret": row.blob,
+            "mac": row_mac(self.keys, self._binding(table, row.tenant, row.id, row.version), content),
+            **more,
+        }
 
     def _binding(self, table: Table[RecordT], tenant: str, row_id: str, version: int) -> bytes:
         return row_binding(self.keys.deployment, tenant, table.name, row_id, version)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,19 @@ import typer
 
 from cloister.client import Client
 
-__all__ = ["call", "show", "write_private"]
+__all__ = ["call", "open_texts", "show", "write_private"]
 
 
 def call(op: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
     """One operation, with the settings of the environment and `cloister.toml`."""
     with Client.from_env() as client:
         return client.call(op, payload)
+
+
+def open_texts(sealed: Sequence[str], contexts: Sequence[Mapping[str, str]]) -> list[str]:
+    """Open values that hold text."""
+    with Client.from_env() as client:
+        return [str(value) for value in client.open_many(sealed, contexts=contexts)]
 
 
 def show(result: Mapping[str, Any], member: str | None = None) -> None:

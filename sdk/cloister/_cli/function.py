@@ -1,19 +1,18 @@
-"""Confidential functions on the command line: new, test, build, deploy, alias, list, invoke, disable."""
+"""Confidential functions on the command line: written, tested, bundled, deployed; then see `_running`."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from cloister import jose
 from cloister._cli._client import call, show
+from cloister._cli._running import pairs, register
 from cloister._cli._template import FUNCTION, TEST
 from cloister.errors import ConfigurationError
 from cloister.function.bundle import build_bundle
@@ -27,7 +26,6 @@ Directory = Annotated[Path, typer.Argument(help="The folder that holds function.
 Setting = Annotated[
     list[str] | None, typer.Option("--set", help="NAME=VALUE for a ${NAME} in the declaration; repeatable.")
 ]
-Reference = Annotated[str, typer.Argument(help="NAME@ALIAS, or NAME@DIGEST.")]
 _NOTHING_COLLECTED: Final = 5
 
 
@@ -68,7 +66,7 @@ def build(
     out: Annotated[Path | None, typer.Option(help="Write the bundle to this file.")] = None,
 ) -> None:
     """Bundle the function and show its digest, its manifest and the grants it needs."""
-    bundle = build_bundle(directory, _pairs(settings or [], "--set"))
+    bundle = build_bundle(directory, pairs(settings or [], "--set"))
     if out is not None:
         out.write_bytes(bundle.data)
     show(
@@ -93,7 +91,7 @@ def deploy(
     ] = False,
 ) -> None:
     """Bundle the function and bring it to the host. A new digest has no rights until they are granted."""
-    bundle = build_bundle(directory, _pairs(settings or [], "--set"))
+    bundle = build_bundle(directory, pairs(settings or [], "--set"))
     payload = {"bundle": jose.b64url_encode(bundle.data), **({"alias": alias} if alias else {})}
     deployed = call("function.deploy", payload)
     if grant:
@@ -102,67 +100,4 @@ def deploy(
     show({**deployed, "granted": grant})
 
 
-@app.command("alias")
-def alias(name: str, alias: str, digest: str) -> None:
-    """Point an alias to a deployed digest: how traffic moves forward, and back."""
-    show(call("function.alias", {"function": name, "alias": alias, "digest": digest}))
-
-
-@app.command("list")
-def list_() -> None:
-    """List functions with their aliases and deployed digests."""
-    show(call("function.list", {}), "functions")
-
-
-@app.command("invoke")
-def invoke(
-    function: Reference,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(help="NAME=TEXT or NAME:=JSON; NAME=- reads text from standard input."),
-    ] = None,
-    context: Annotated[
-        list[str] | None, typer.Option("--context", "-c", help="NAME=VALUE that inputs are bound to.")
-    ] = None,
-) -> None:
-    """Call a function once and show what it let out, with the receipt."""
-    payload = {
-        "function": function,
-        "inputs": dict(_input(item) for item in inputs or []),
-        "context": _pairs(context or [], "--context"),
-    }
-    show(call("function.invoke", payload))
-
-
-@app.command("disable")
-def disable(
-    name: str, *, enable: Annotated[bool, typer.Option("--enable", help="Let it run again.")] = False
-) -> None:
-    """Stop a function at once, whatever points to it."""
-    show(call("function.disable", {"function": name, "disabled": not enable}))
-
-
-def _pairs(items: Iterable[str], option: str) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for item in items:
-        name, found, value = item.partition("=")
-        if not found or not name or name in pairs:
-            raise ConfigurationError(f"{option} takes NAME=VALUE, each name once")
-        pairs[name] = value
-    return pairs
-
-
-def _input(item: str) -> tuple[str, Any]:
-    name, found, value = item.partition("=")
-    if not found or not name.rstrip(":"):
-        raise ConfigurationError("an input is written NAME=TEXT or NAME:=JSON")
-    if value == "-":
-        return name, sys.stdin.read().strip()
-    if not name.endswith(":"):
-        return name, value
-    try:
-        return name[:-1], json.loads(value)
-    except ValueError:
-        raise ConfigurationError(
-            f"the input {name[:-1]} is not JSON", hint="write NAME=TEXT for text"
-        ) from None
+register(app)

@@ -11,7 +11,7 @@ from cloister.envelope.dek import DataKey, Dek
 from cloister.envelope.offline import open_with, open_with_cek, recover_cek, seal_many_to, seal_to
 from cloister.envelope.process import drop_data_keys
 from cloister.envelope.sealed import Sealed
-from cloister.envelope.values import JSON, Value
+from cloister.envelope.values import JSON, Padded, Value
 
 __all__ = [
     "JSON",
@@ -20,6 +20,7 @@ __all__ = [
     "Dek",
     "DekCache",
     "OpenCache",
+    "Padded",
     "Sealed",
     "Value",
     "canonical_context",

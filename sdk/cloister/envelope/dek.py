@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from cloister.envelope import process
 from cloister.envelope.content import ContentSealer
 from cloister.envelope.sealed import Sealed, is_kid
-from cloister.envelope.values import Value, encode_value
+from cloister.envelope.values import Padded, Value, encode_value
 from cloister.errors import ConfigurationError, LimitError, OpenError
 from cloister.jose._management import CEK_BYTES
 from cloister.secret import Secret
@@ -80,7 +80,7 @@ class Dek:
         """The key version it is wrapped under."""
         return self._data_key.kid
 
-    def seal(self, value: Value, context: Mapping[str, str] | None = None) -> Sealed:
+    def seal(self, value: Value | Padded, context: Mapping[str, str] | None = None) -> Sealed:
         """Seal one value under a fresh IV.
 
         Args:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cloister.envelope.content import ContentKey, ContentSealer
 from cloister.envelope.dek import MAX_BYTES, MAX_MESSAGES
 from cloister.envelope.sealed import Sealed, is_kid
-from cloister.envelope.values import Value, encode_value
+from cloister.envelope.values import Padded, Value, encode_value
 from cloister.errors import ConfigurationError, LimitError, OpenError
 from cloister.jose.jwe import management
 from cloister.jose.keys import Key, as_key
@@ -44,7 +44,7 @@ def seal_to(
 
 
 def seal_many_to(
-    values: Sequence[Value],
+    values: Sequence[Value | Padded],
     public_jwk: Mapping[str, Any] | Key,
     *,
     kid: str,

@@ -11,16 +11,29 @@ from cloister.jose.strict_json import dump_compact, load
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["JSON", "MAX_VALUE_BYTES", "Value", "decode_value", "encode_value"]
+__all__ = ["JSON", "MAX_VALUE_BYTES", "Padded", "Value", "decode_value", "encode_value"]
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 Value: TypeAlias = "bytes | JSON"
 
 MAX_VALUE_BYTES: Final = 32 * 1024 * 1024
 _MAX_DEPTH: Final = 64
+_PADDED_BYTES: Final = 64
 
 
-def encode_value(value: Value) -> tuple[str, bytes]:
+class Padded:
+    """JSON whose sealed length tells a power of two instead of its own length: spaces follow it."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: JSON) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return "Padded()"
+
+
+def encode_value(value: Value | Padded) -> tuple[str, bytes]:
     """Return `cty` and the bytes to seal.
 
     Raises:
@@ -35,18 +48,25 @@ def encode_value(value: Value) -> tuple[str, bytes]:
     return cty, content
 
 
-def _encode(value: Value) -> tuple[str, bytes]:
+def _encode(value: Value | Padded) -> tuple[str, bytes]:
     if isinstance(value, bytes):
         return "octets", value
     try:
+        if isinstance(value, Padded):
+            content = _encode_json(value.value)
+            return "json", content.ljust(max(_PADDED_BYTES, 1 << (len(content) - 1).bit_length()))
         if isinstance(value, str):
             if isinstance(value, Sealed):
                 raise ConfigurationError("the value is sealed already")
             return "text", value.encode("utf-8")
-        _check_json(value, _MAX_DEPTH)
-        return "json", dump_compact(value)
+        return "json", _encode_json(value)
     except ValueError:  # a lone surrogate, NaN; the cause would quote the value
         raise ConfigurationError("the value has NaN, Infinity or a lone surrogate in it") from None
+
+
+def _encode_json(value: JSON) -> bytes:
+    _check_json(value, _MAX_DEPTH)
+    return dump_compact(value)
 
 
 def _check_json(value: object, depth: int) -> None:

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Final, ParamSpec, TypeVar, get_args, get_orig
 
 from cloister.errors import ConfigurationError
 from cloister.function.egress import Delivery, OriginRule
-from cloister.function.manifest import Input, Limits, Manifest
+from cloister.function.limits import Budget, Limits
+from cloister.function.manifest import Input, Manifest
 from cloister.function.names import check_name
 from cloister.function.outputs import OutputClass, SealedUnder
 from cloister.function.schema import describe_type
@@ -33,6 +34,9 @@ class Declaration:
     deliver: Delivery | None
     raises: tuple[type[BaseException], ...]
     limits: Limits
+    budget: Budget | None
+    logs: str | None
+    progress: bool
 
     def manifest(self, implementation: Callable[..., Any], settings: Mapping[str, str]) -> Manifest:
         """Derive the manifest of the decorated function, with settings filled in.
@@ -60,6 +64,9 @@ class Declaration:
             delivery=None if self.deliver is None else self.deliver.resolved(settings, used=used),
             errors=tuple(sorted(error.__name__ for error in self.raises)),
             limits=self.limits,
+            budget=self.budget,
+            logs=self.logs,
+            progress=self.progress,
             settings=used,
         )
 
@@ -133,6 +140,9 @@ def function(
     deliver: Delivery | None = None,
     raises: Sequence[type[BaseException]] = (),
     limits: Limits | None = None,
+    budget: Budget | None = None,
+    logs: str | None = None,
+    progress: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Declare a confidential function. It stays an ordinary function: call it, test it, type-check it.
 
@@ -147,6 +157,10 @@ def function(
         raises: Errors of your own whose class name callers may see. Others outside the standard
             library show as `Exception`; messages never leave.
         limits: Time and memory of one invocation.
+        budget: How many answers may leave, from `budget(...)`.
+        logs: Key that what the function prints and logs is sealed under, for `cloister function logs`;
+            without it that is thrown away.
+        progress: Whether the percentage that `progress()` tells leaves, for callers who run it as a job.
 
     Raises:
         ConfigurationError: At once for a bad name or argument; for bad annotations when the bundle is built.
@@ -161,6 +175,9 @@ def function(
         deliver=None if deliver is None else _expect(deliver, Delivery, "deliver", "deliver(...)"),
         raises=tuple(raises),
         limits=limits or Limits(),
+        budget=None if budget is None else _expect(budget, Budget, "budget", 'budget(period="day", ...)'),
+        logs=None if logs is None else check_name(logs, "key for logs"),
+        progress=_expect(progress, bool, "progress", "True"),
     )
 
     def mark(implementation: Callable[P, R]) -> Callable[P, R]:

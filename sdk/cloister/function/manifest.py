@@ -16,11 +16,12 @@ import rfc8785
 
 from cloister.errors import ConfigurationError
 from cloister.function.egress import Delivery, OriginRule
+from cloister.function.limits import Budget, Limits
 from cloister.function.names import check_name
 from cloister.function.outputs import OutputClass, Record, SealedUnder, Token, output_from_manifest
 from cloister.function.schema import is_text
 
-__all__ = ["Input", "Limits", "Manifest", "Need"]
+__all__ = ["Input", "Manifest", "Need"]
 
 MAX_MANIFEST_BYTES: Final = 65536
 _FORMAT: Final = 1
@@ -29,8 +30,6 @@ _ERROR_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _MAX_INPUTS: Final = 32
 _MAX_ORIGINS: Final = 8
 _MAX_ERRORS: Final = 16
-_TIMEOUT_SECONDS: Final = (1, 300)
-_MEMORY_MIB: Final = (16, 4096)
 
 
 class Need(NamedTuple):
@@ -38,27 +37,6 @@ class Need(NamedTuple):
 
     action: str
     resource: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What one invocation may use.
-
-    Attributes:
-        timeout_seconds: Wall-clock time, calls to origins included.
-        memory_mib: Memory of the worker beyond the interpreter itself.
-    """
-
-    timeout_seconds: int = 10
-    memory_mib: int = 256
-
-    def __post_init__(self) -> None:
-        for name, (low, high) in (("timeout_seconds", _TIMEOUT_SECONDS), ("memory_mib", _MEMORY_MIB)):
-            value = getattr(self, name)
-            if type(value) is not int or not low <= value <= high:
-                raise ConfigurationError(
-                    f"{name} of Limits cannot be used", hint=f"use a whole number, {low} to {high}"
-                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,11 +80,14 @@ class Manifest:
     delivery: Delivery | None = None
     errors: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
+    budget: Budget | None = None
+    logs: str | None = None
+    progress: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name(self.name, "function")
-        flags: list[object] = [self.batch, *(given.required for given in self.inputs)]
+        flags: list[object] = [self.batch, self.progress, *(given.required for given in self.inputs)]
         values: list[object] = list(self.settings.values())
         if not all(isinstance(flag, bool) for flag in flags) or not all(isinstance(v, str) for v in values):
             raise ConfigurationError(
@@ -132,7 +113,10 @@ class Manifest:
             raise ConfigurationError("a declared error has no usable name", hint="use plain class names")
         if self.batch and self.delivery is not None:
             raise ConfigurationError("a batch function delivers nothing", hint="drop batch=True or deliver=")
+        if self.logs is not None:
+            check_name(self.logs, "key for logs")
         self._check_contexts()
+        self._check_subject()
 
     def _check_contexts(self) -> None:
         plain = {given.name for given in self.inputs if given.sealed is None}
@@ -142,12 +126,23 @@ class Manifest:
                 hint=f"bind an input to it, or take a parameter `{missing}: str`",
             )
         for given in self.inputs:
-            row = given.type.get("items", {}) if self.batch else given.type
-            if given.sealed is None and given.name in self.bound_context and not is_text(row):
+            if given.sealed is None and given.name in self.bound_context and not self._is_text(given):
                 raise ConfigurationError(
                     f"the parameter {given.name} is also a context and must be text",
                     hint=f"annotate it as {'list[str]' if self.batch else 'str'}",
                 )
+
+    def _check_subject(self) -> None:
+        subject = None if self.budget is None else self.budget.subject
+        texts = {given.name for given in self.inputs if given.sealed is None and self._is_text(given)}
+        if subject is not None and subject not in self.bound_context | texts:
+            raise ConfigurationError(
+                f"the subject {subject!r} of budget() is neither a context nor a text parameter",
+                hint="bind an input to it: sealed(key, context=[...])",
+            )
+
+    def _is_text(self, given: Input) -> bool:
+        return is_text(given.type.get("items", {}) if self.batch else given.type)
 
     @property
     def input_context(self) -> frozenset[str]:
@@ -186,6 +181,8 @@ class Manifest:
         for rule in self.egress.values():
             needs.append(Need("egress", f"origin/{rule.url}"))
             needs.extend(Need("use-secret", f"secret/{secret}") for secret in rule.secrets.values())
+        if self.logs is not None:
+            needs.append(Need("seal", f"key/{self.logs}"))
         if self.delivery is not None:
             needs.append(Need("deliver", f"origin/{self.delivery.url}"))
         return tuple(dict.fromkeys(needs))
@@ -202,10 +199,10 @@ class Manifest:
             "egress": {name: rule.to_manifest() for name, rule in self.egress.items()},
             "delivery": None if self.delivery is None else self.delivery.to_manifest(),
             "errors": list(self.errors),
-            "limits": {
-                "timeout_seconds": self.limits.timeout_seconds,
-                "memory_mib": self.limits.memory_mib,
-            },
+            "limits": self.limits.to_manifest(),
+            "budget": None if self.budget is None else self.budget.to_manifest(),
+            "logs": self.logs,
+            "progress": self.progress,
             "settings": dict(self.settings),
         }
 
@@ -243,7 +240,7 @@ class Manifest:
 
 
 def _from_json(described: Mapping[str, Any]) -> Manifest:
-    delivery = described["delivery"]
+    delivery, budget = described["delivery"], described["budget"]
     return Manifest(
         name=described["name"],
         entrypoint=described["entrypoint"],
@@ -254,5 +251,8 @@ def _from_json(described: Mapping[str, Any]) -> Manifest:
         delivery=None if delivery is None else Delivery.from_manifest(delivery),
         errors=tuple(described["errors"]),
         limits=Limits(**described["limits"]),
+        budget=None if budget is None else Budget.from_manifest(budget),
+        logs=described["logs"],
+        progress=described["progress"],
         settings=dict(described["settings"]),
     )

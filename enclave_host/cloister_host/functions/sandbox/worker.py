@@ -23,6 +23,7 @@ import msgspec
 from cloister.errors import error_from_code
 from cloister.function import Response
 from cloister.function.declare import declaration_of
+from cloister.function.progress import _listeners
 from cloister_host.functions.frames import (
     Answer,
     Ask,
@@ -32,10 +33,13 @@ from cloister_host.functions.frames import (
     Failed,
     Load,
     Loaded,
+    Progressed,
     Refusal,
     Returned,
     ToWorker,
 )
+from cloister_host.functions.sandbox.inspection import describe_failure, look_at
+from cloister_host.functions.sandbox.logs import Logs
 
 __all__ = ["serve"]
 
@@ -113,21 +117,26 @@ def serve(connection: socket.socket, code: Path) -> NoReturn:
     """Load the code in `code` as the host asks, then answer calls until the host hangs up."""
     channel = Channel(connection, ToWorker)
     loaded: Prepared | None = None
+    logs = Logs(channel)
+    _listeners.append(lambda done, total: channel.send(Progressed(100 * done // max(total, 1))))
     try:
         while True:
             frame = channel.receive()
             reply: msgspec.Struct
+            debug = isinstance(frame, Call) and frame.debug
             # BaseException: SystemExit and KeyboardInterrupt of tenant code are failures of a call too.
             try:
                 if isinstance(frame, Load):
-                    loaded, reply = _load(frame, code, channel)
+                    loaded, reply = _load(frame, code, channel, logs)
                 elif isinstance(frame, Call) and loaded is not None:
-                    reply = Returned(loaded(frame.inputs))
+                    with logs.of_one_call():
+                        reply = Returned(loaded(frame.inputs))
                 else:
                     break
                 channel.send(reply)
             except BaseException as error:  # noqa: BLE001 - only its class leaves
-                channel.send(Failed(type(error).__name__[:64]))
+                detail = describe_failure(error) if debug else ""
+                channel.send(Failed(type(error).__name__[:64], detail))
                 # The error's frames hold the call's plaintext.
                 del error
     except ChannelError:
@@ -136,7 +145,8 @@ def serve(connection: socket.socket, code: Path) -> NoReturn:
     os._exit(0)
 
 
-def _load(frame: Load, code: Path, channel: Channel) -> tuple[Prepared, Loaded]:
+def _load(frame: Load, code: Path, channel: Channel, logs: Logs) -> tuple[Prepared, Loaded]:
+    notes = look_at(code) if frame.check else []
     sys.path.insert(0, str(code))
     module_name, _, attribute = frame.entrypoint.partition(":")
     implementation = getattr(import_module(module_name), attribute)
@@ -144,8 +154,10 @@ def _load(frame: Load, code: Path, channel: Channel) -> tuple[Prepared, Loaded]:
     if declared is None:
         raise LookupError
     manifest = declared.manifest(implementation, frame.settings)
+    if manifest.logs is not None:
+        logs.capture()
     loaded = Prepared(implementation, channel)
     # What is loaded stays; keeping the collector away from it makes calls steadier.
     gc.collect()
     gc.freeze()
-    return loaded, Loaded(manifest.canonical())
+    return loaded, Loaded(manifest.canonical(), notes)

@@ -43,6 +43,7 @@ def test_deploying_tells_digest_and_needs(bench: Workbench) -> None:
         "digest": bundle.digest,
         "alias": None,
         "needs": [{"action": "use-in-function", "resource": "key/ages"}],
+        "notes": [],
     }
 
 
@@ -170,3 +171,39 @@ def test_a_digest_under_quorum_is_deployed_after_its_approval_and_no_other(bench
         deploy(bench, build_bundle(bench.write(SOURCE.replace("18", "21"))).data)
     assert bench.call("function.list", {})["functions"] == []
     assert deploy(bench, data)["name"] == "is-adult"
+
+
+def test_a_module_that_is_not_python_is_refused_even_if_nothing_imports_it(bench: Workbench) -> None:
+    bench.key("ages")
+    bundle = build_bundle(bench.write(SOURCE, unused="def ("))
+    with pytest.raises(FunctionError, match="cannot be imported: SyntaxError"):
+        deploy(bench, bundle.data)
+    assert bench.call("function.list", {})["functions"] == []
+
+
+def test_imports_of_no_use_in_the_sandbox_are_noted(bench: Workbench) -> None:
+    folder = bench.write(
+        SOURCE, other="import socket, json\nfrom urllib.parse import urlsplit\nimport urllib.request\n"
+    )
+    assert deploy(bench, build_bundle(folder).data)["notes"] == [
+        "other.py:1 imports socket: the network is reached through declared origins only",
+        "other.py:3 imports urllib: the network is reached through declared origins only",
+    ]
+
+
+def test_an_alias_rolls_back_as_often_as_it_moved(bench: Workbench) -> None:
+    first, second, third = (bench.deploy(SOURCE + f"# {n}\n", grant=False).digest for n in range(3))
+    back = {"function": "is-adult", "alias": "prod"}
+    assert bench.call("function.rollback", back) == {**back, "digest": second, "before": third}
+    assert bench.call("function.rollback", back)["digest"] == first
+    with pytest.raises(ConfigurationError, match="nowhere to go back"):
+        bench.call("function.rollback", back)
+    assert bench.call("function.list", {})["functions"][0]["aliases"] == {"prod": first}
+
+
+def test_rolling_back_needs_the_right_to_move_aliases(bench: Workbench) -> None:
+    bench.deploy(SOURCE, grant=False)
+    with pytest.raises(DeniedError):
+        bench.call(
+            "function.rollback", {"function": "is-adult", "alias": "prod"}, caller=bench.caller("lambda")
+        )

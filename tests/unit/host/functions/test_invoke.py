@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from cloister import jose
 from cloister.errors import (
     ConfigurationError,
     DeniedError,
@@ -16,6 +15,7 @@ from cloister.errors import (
     OpenError,
 )
 from cloister.function.bundle import build_bundle
+from support.claims import claims_of, disclosed
 from support.workbench import Workbench
 
 FORECAST = """
@@ -68,17 +68,6 @@ class PinTransfer:
 def pin(pin: Annotated[str, sealed("pins", context=["account"])], account: str) -> PinTransfer:
     return PinTransfer(account=account, token=pin)
 """
-
-
-def claims_of(result: dict[str, Any]) -> dict[str, Any]:
-    payload = result["receipt"]["receipt"].split(".")[1]
-    claims: dict[str, Any] = json.loads(jose.b64url_decode(payload))
-    return claims
-
-
-def disclosed(result: dict[str, Any]) -> dict[str, Any]:
-    items = (json.loads(jose.b64url_decode(text)) for text in result["receipt"]["disclosures"])
-    return {name: value for _salt, name, value in items}
 
 
 @pytest.fixture

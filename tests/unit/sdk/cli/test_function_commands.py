@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cloister import jose
+from cloister._cli import _running as running
 from cloister._cli import function as commands
 from cloister.errors import ConfigurationError
 from cloister.function.bundle import read_bundle
@@ -35,9 +36,19 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
             bundle = read_bundle(jose.b64url_decode(payload["bundle"]))
             needs = [need._asdict() for need in bundle.manifest.needs]
             return {"name": bundle.manifest.name, "digest": bundle.digest, "alias": None, "needs": needs}
-        return {"functions": [{"name": "one"}], "value": True}
+        entry = {"function": "f", "entry": "1", "sealed": "s", "principal": "p", "outcome": "done"}
+        return {
+            "functions": [{"name": "one"}],
+            "entries": [{**entry, "correlation_id": "c"}],
+            "value": True,
+            "padding": "   ",
+        }
 
     monkeypatch.setattr(commands, "call", call)
+    monkeypatch.setattr(running, "call", call)
+    monkeypatch.setattr(
+        running, "open_texts", lambda sealed, _contexts: [f"opened {text}" for text in sealed]
+    )
     return operations
 
 
@@ -138,11 +149,21 @@ def test_arguments_that_cannot_be_used_ask_nothing(
 def test_the_other_commands_ask_what_they_say(asked: list[tuple[str, Any]]) -> None:
     run("list")
     run("alias", "f", "prod", "0" * 64)
+    run("rollback", "f")
+    run("debug", "f", "5")
     run("disable", "f")
     run("disable", "f", "--enable")
     assert asked == [
         ("function.list", {}),
         ("function.alias", {"function": "f", "alias": "prod", "digest": "0" * 64}),
+        ("function.rollback", {"function": "f", "alias": "prod"}),
+        ("function.debug", {"function": "f", "minutes": 5}),
         ("function.disable", {"function": "f", "disabled": True}),
         ("function.disable", {"function": "f", "disabled": False}),
     ]
+
+
+def test_logs_are_shown_opened_or_as_they_are(asked: list[tuple[str, Any]]) -> None:
+    assert run("logs", "f") == "--- 1 p done c\nopened s\n"
+    assert json.loads(run("logs", "f", "--sealed", "--after", "0", "--limit", "5"))["sealed"] == "s"
+    assert asked[1] == ("function.logs", {"function": "f", "after": "0", "limit": 5})

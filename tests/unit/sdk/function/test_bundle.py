@@ -241,8 +241,9 @@ def test_random_bytes_are_refused_with_our_errors(data: bytes) -> None:
 @given(st.data())
 def test_changed_bytes_are_refused_with_our_errors(data: st.DataObject) -> None:
     manifest = (
-        b'{"batch":false,"delivery":null,"egress":{},"entrypoint":"f:f","errors":[],"inputs":[],"limits":'
-        b'{"memory_mib":256,"timeout_seconds":10},"manifest":1,"name":"f","output":{"class":"boolean"},"settings":{}}'
+        b'{"batch":false,"budget":null,"delivery":null,"egress":{},"entrypoint":"f:f","errors":[],"inputs":[],'
+        b'"limits":{"memory_mib":256,"pad_milliseconds":0,"timeout_seconds":10},"logs":null,"manifest":1,'
+        b'"name":"f","output":{"class":"boolean"},"progress":false,"settings":{}}'
     )
     good = archive({"f.py": b"x = 1\n", "manifest.json": manifest})
     assert read_bundle(good).manifest.name == "f"

@@ -107,7 +107,7 @@ def test_the_manifest_says_what_the_declaration_says() -> None:
     ]
     assert described["output"] == {"class": "boolean"}
     assert described["egress"]["partner"]["origin"] == "https://breach.example"
-    assert described["limits"] == {"timeout_seconds": 20, "memory_mib": 256}
+    assert described["limits"] == {"timeout_seconds": 20, "memory_mib": 256, "pad_milliseconds": 0}
     assert described["settings"] == {"BREACH_API": SETTINGS["BREACH_API"]}
 
 
