@@ -147,7 +147,16 @@ def test_a_failed_migration_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
 
 def test_every_protected_table_has_the_columns_that_rows_need(host: HostWorld) -> None:
     shape = ["tenant", "id", "version", "content", "secret", "mac"]
-    plain = {"migrations", "roots", "requests", "idempotency_expiry", "vault", "audit", "outbox_due"}
+    plain = {
+        "migrations",
+        "roots",
+        "requests",
+        "idempotency_expiry",
+        "vault",
+        "audit",
+        "outbox_due",
+        "jobs_due",
+    }
     tables = {name for [name] in host.pen("SELECT name FROM sqlite_master WHERE type = 'table'")} - plain
     assert {"grants", "principals", "api_keys", "keys", "key_versions", "tenants"} <= tables
     for table in tables:
