@@ -15,6 +15,7 @@ import cloister
 from cloister_host.attester import Attester
 from cloister_host.attester.machine import Machine
 from cloister_host.attester.parts import build_attester
+from cloister_host.audit.sequencer import MERGE_DELAY_SECONDS, Sequencer
 from cloister_host.egress.settings import EgressSettings
 from cloister_host.functions.parts import build_functions
 from cloister_host.functions.sandbox.choose import choose_sandbox, missing_layers
@@ -118,10 +119,12 @@ def build(
                 "layers": list(sandbox.layers),
                 "missing": missing_layers(sandbox),
             },
+            "log": {"merge_delay_seconds": MERGE_DELAY_SECONDS},
             "debug": list(egress_settings.debug_switches),
         }
         keysets = KeysetManager(
             deployment_key=root.deployment_key,
+            log_key=root.log_key,
             attester=parts.attester,
             endorsements=parts.endorser.current,
             config=config,
@@ -138,16 +141,21 @@ def build(
         stack.callback(functions.close)
         scheduler = Scheduler(services.store.begin, services.chores())
         stack.callback(scheduler.close)
+        services.log.open()
+        sequencer = Sequencer(services.audit, services.log)
+        stack.callback(sequencer.close)
         operations = {**services.operations(), **functions.operations()}
         metrics = Metrics()
 
         def facts() -> Mapping[str, Any]:
+            services.log.require_intact()
             with services.store.begin():
                 keyset = keysets.keyset()
             return {"status": "ready", "deployment": keyset.deployment, **keyset.config}
 
         @asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+            sequencer.start()
             functions.start()
             scheduler.start()
             parts.endorser.start()

@@ -50,6 +50,7 @@ class KeysetManager:
 
     Args:
         deployment_key: Ed25519, derived from the root key; signs every keyset.
+        log_key: Ed25519, derived from the root key; signs tree heads, and every keyset names it.
         attester: What can produce evidence on this machine.
         config: The configuration to be attested (PROTOCOL 4).
         holders: The kinds of machine that may be given the request keys, this one among them.
@@ -61,6 +62,7 @@ class KeysetManager:
         self,
         *,
         deployment_key: jose.Key,
+        log_key: jose.Key,
         attester: Attester,
         config: Mapping[str, Any],
         holders: tuple[Mapping[str, Any], ...],
@@ -68,6 +70,7 @@ class KeysetManager:
         endorsements: Callable[[], Fetched] = Fetched,
     ) -> None:
         self._deployment_key = deployment_key
+        self._log_key = log_key
         self._attester = attester
         self._endorsements = endorsements
         self._config = config
@@ -102,7 +105,12 @@ class KeysetManager:
             self._delivery_key = _held("delivery", "EdDSA", now)
             named = [key.public for key in self._request_keys if key.public.expires > now]
             self._keyset = sign_keyset(
-                keys=(*named, self._receipt_key.public, self._delivery_key.public),
+                keys=(
+                    *named,
+                    self._receipt_key.public,
+                    self._delivery_key.public,
+                    _named("log", self._log_key, now),
+                ),
                 config=self._config,
                 holders=self._holders,
                 issued_at=now,
@@ -173,11 +181,17 @@ class KeysetManager:
 
 def _held(role: Role, alg: jose.Alg, now: int) -> _HeldKey:
     """Draw a key for one epoch."""
-    kid = f"{role}-{secrets.token_hex(8)}"
-    private = jose.generate_key(alg, kid=kid)
+    private = jose.generate_key(alg, kid=f"{role}-{secrets.token_hex(8)}")
+    return _HeldKey(public=_named(role, private, now), private=private)
+
+
+def _named(role: Role, private: jose.Key, now: int) -> KeysetKey:
+    """A key as the keyset of an epoch names it."""
     jwk = private.public().to_jwk()
-    del jwk["kid"]
-    public = KeysetKey(
-        role=role, kid=kid, jwk=jwk, not_before=now - GRACE_SECONDS, expires=now + EPOCH_SECONDS
+    return KeysetKey(
+        role=role,
+        kid=jwk.pop("kid"),
+        jwk=jwk,
+        not_before=now - GRACE_SECONDS,
+        expires=now + EPOCH_SECONDS,
     )
-    return _HeldKey(public=public, private=private)

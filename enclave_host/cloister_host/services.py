@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cloister_host.audit import Audit
+from cloister_host.audit import Audit, Log
 from cloister_host.audit.service import AuditService
 from cloister_host.identity.api_keys import ApiKeyHasher
 from cloister_host.identity.identity import Identity
@@ -42,6 +42,7 @@ class Services:
     store: Store
     clock: Callable[[], float]
     audit: Audit
+    log: Log
     audit_service: AuditService
     grants: Grants
     grant_service: GrantService
@@ -98,6 +99,7 @@ def build_services(store: Store, root: RootKey, clock: Callable[[], float]) -> S
         store=store,
         clock=clock,
         audit=audit,
+        log=Log(store, audit, root.log_key, clock),
         audit_service=AuditService(audit, grants),
         grants=grants,
         grant_service=GrantService(grants, quorum, audit, clock),
@@ -134,4 +136,5 @@ def bootstrap(services: Services) -> str:
         ConfigurationError: This store has it already.
     """
     with services.store.begin() as tx:
+        services.log.create(tx)
         return services.tenants.bootstrap(tx)

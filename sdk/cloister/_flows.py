@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from cloister import jose
@@ -28,6 +29,7 @@ from cloister.objects import ObjectHeader, ObjectKey
 from cloister.protocol.attest import AttestationDocument, AttestationResult, appraise_document
 from cloister.protocol.public_key import PublicKey, verify_public_key
 from cloister.protocol.session import Attest, Authenticate, Response, Step, attested, exchange
+from cloister.receipts import HeadKeeper
 from cloister.reply import BatchReply, Reply
 from cloister.secret import Secret
 
@@ -54,7 +56,9 @@ class Flows:
         policy: AppraisalPolicy,
         clock: Callable[[], float],
         jitter: Callable[[], float],
+        heads: HeadKeeper,
     ) -> None:
+        self._heads = heads
         self._tenant = tenant
         self._identity = identity
         self._policy = policy
@@ -68,7 +72,8 @@ class Flows:
     # --- attestation: the driver holds the lock, so that one flight serves all who wait ---
 
     def attest(self) -> Flow[AttestationResult]:
-        return (yield from attested(Attest(fresh=True), jitter=self._jitter))
+        host = yield from attested(Attest(fresh=True), jitter=self._jitter)
+        return replace(host, not_checked=(*host.not_checked, *self._heads.not_checked))
 
     def known(self, step: Attest) -> AttestationResult | None:
         """The appraised host, if what is known satisfies the step."""
@@ -114,7 +119,7 @@ class Flows:
             "idempotency_key": idempotency_key or secrets.token_urlsafe(16),
             "payload": payload,
         }
-        return (yield from exchange(body, clock=self._clock, jitter=self._jitter))
+        return (yield from exchange(body, clock=self._clock, jitter=self._jitter, heads=self._heads))
 
     # --- values ---
 

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from cloister.attestation import AppraisalPolicy
 from cloister.client import JOSE_TYPE, JSON_TYPE, challenge_body, policy_from
 from cloister.config import Settings
 from cloister.envelope import Sealed, Value
+from cloister.head_file import HeadFile
 from cloister.identity import Identity, identity_from
 from cloister.objects import (
     FRAME_BYTES,
@@ -28,6 +30,7 @@ from cloister.objects import (
 from cloister.protocol.attest import AttestationResult
 from cloister.protocol.public_key import PublicKey
 from cloister.protocol.session import Attest, Authenticate, Response, Send, Wait
+from cloister.receipts import HeadKeeper
 from cloister.reply import BatchReply, Reply, Token
 from cloister.transport import AsyncTransport, TransportError
 
@@ -45,9 +48,15 @@ class AsyncClient:
         identity: Identity,
         transport: AsyncTransport,
         timeout_seconds: float = 60.0,
+        head_file: Path | None = None,
     ) -> None:
         self._flows = Flows(
-            tenant=tenant, identity=identity, policy=policy, clock=time.time, jitter=random.random
+            tenant=tenant,
+            identity=identity,
+            policy=policy,
+            clock=time.time,
+            jitter=random.random,
+            heads=HeadKeeper(None if head_file is None else HeadFile(head_file)),
         )
         self._transport = transport
         self._timeout_seconds = timeout_seconds
@@ -65,6 +74,7 @@ class AsyncClient:
             identity=identity_from(loaded),
             transport=transport or HttpxTransport(loaded.url),
             timeout_seconds=loaded.timeout_seconds,
+            head_file=loaded.head_file,
         )
 
     async def seal(

@@ -17,6 +17,7 @@ from cloister.attestation import AppraisalPolicy
 from cloister.config import Settings
 from cloister.envelope import Sealed, Value
 from cloister.errors import ConfigurationError
+from cloister.head_file import HeadFile
 from cloister.identity import Identity, identity_from
 from cloister.objects import (
     FRAME_BYTES,
@@ -32,6 +33,7 @@ from cloister.objects import (
 from cloister.protocol.attest import AttestationResult
 from cloister.protocol.public_key import PublicKey
 from cloister.protocol.session import Attest, Authenticate, Response, Send, Wait
+from cloister.receipts import HeadKeeper
 from cloister.reply import BatchReply, Reply, Token
 from cloister.secret import Secret
 from cloister.transport import Transport, TransportError
@@ -59,9 +61,15 @@ class Client:
         identity: Identity,
         transport: Transport,
         timeout_seconds: float = 60.0,
+        head_file: Path | None = None,
     ) -> None:
         self._flows = Flows(
-            tenant=tenant, identity=identity, policy=policy, clock=time.time, jitter=random.random
+            tenant=tenant,
+            identity=identity,
+            policy=policy,
+            clock=time.time,
+            jitter=random.random,
+            heads=HeadKeeper(None if head_file is None else HeadFile(head_file)),
         )
         self._transport = transport
         self._timeout_seconds = timeout_seconds
@@ -81,6 +89,7 @@ class Client:
             identity=identity_from(loaded),
             transport=transport or HttpTransport(loaded.url),
             timeout_seconds=loaded.timeout_seconds,
+            head_file=loaded.head_file,
         )
 
     # --- values ---

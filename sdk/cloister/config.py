@@ -57,6 +57,11 @@ SETTINGS: Final = (
         default="60",
     ),
     Setting(
+        name="head_file",
+        variable="CLOISTER_HEAD_FILE",
+        help="File in which the last tree head of the audit log is kept between runs.",
+    ),
+    Setting(
         name="receiver_url",
         variable="CLOISTER_RECEIVER_URL",
         help="Public origin under which the host calls this application, for receivers of deliveries.",
@@ -71,7 +76,7 @@ SETTINGS: Final = (
 
 FILE: Final = "cloister.toml"
 MAX_FILE_BYTES: Final = 64 * 1024
-PATHS: Final = frozenset({"policy", "api_key_file"})
+PATHS: Final = frozenset({"policy", "api_key_file", "head_file"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +90,7 @@ class Settings:
     api_key_file: Path | None
     api_key_secret: str | None
     timeout_seconds: float
+    head_file: Path | None
 
     @classmethod
     def load(
@@ -100,7 +106,7 @@ class Settings:
             ConfigurationError: A setting is missing, unknown or malformed.
         """
         values = gather(("url", "tenant", "policy"), directory=directory, environment=environment, **explicit)
-        key_file = values["api_key_file"]
+        key_file, head_file = values["api_key_file"], values["head_file"]
         return cls(
             url=str(values["url"]),
             tenant=str(values["tenant"]),
@@ -109,6 +115,7 @@ class Settings:
             api_key_file=Path(key_file) if key_file else None,
             api_key_secret=values["api_key_secret"],
             timeout_seconds=_seconds(values["timeout_seconds"]),
+            head_file=Path(head_file) if head_file else None,
         )
 
 

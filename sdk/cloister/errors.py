@@ -4,7 +4,8 @@
     ├── ConfigurationError      the settings, a manifest or an argument cannot be used
     ├── AttestationError        the host could not be shown to be the one that was meant
     │   ├── EvidenceError       the evidence is not genuine, not fresh or not readable
-    │   └── AppraisalError      the evidence is genuine, but the policy does not accept what it says
+    │   ├── AppraisalError      the evidence is genuine, but the policy does not accept what it says
+    │   └── LogError            the audit log was rolled back, forked or does not prove what it says
     ├── IdentityError           the caller could not be authenticated
     ├── DeniedError             the caller is known and has no grant for this act
     ├── QuorumNeededError       the act is granted, but waits for others to approve this very request
@@ -32,6 +33,7 @@ __all__ = [
     "HandlerError",
     "IdentityError",
     "LimitError",
+    "LogError",
     "OpenError",
     "QuorumNeededError",
     "UnavailableError",
@@ -97,6 +99,12 @@ class AppraisalError(AttestationError):
     """The evidence is genuine, but the appraisal policy does not accept what it says."""
 
     code = "appraisal"
+
+
+class LogError(AttestationError):
+    """The deployment's audit log was rolled back or forked, or does not prove what it says."""
+
+    code = "log"
 
 
 class IdentityError(CloisterError):
@@ -186,6 +194,7 @@ _BY_CODE: dict[str, type[CloisterError]] = {
         AttestationError,
         EvidenceError,
         AppraisalError,
+        LogError,
         IdentityError,
         DeniedError,
         OpenError,

@@ -77,6 +77,7 @@ class Workbench:
         bootstrap(self.services)
         self.keysets = KeysetManager(
             deployment_key=root.deployment_key,
+            log_key=root.log_key,
             attester=SimulatedAttester("test", clock=self.clock),
             config={"root": {"environment": "simulated", "origin": "generated"}, "debug": []},
             holders=(),

@@ -1,6 +1,6 @@
-"""What was done and what was refused, one entry each, in the transaction of the act (PROTOCOL 8)."""
+"""What was done and what was refused: an entry each, in a log that nobody can rewrite (PROTOCOL 8)."""
 
-from cloister_host.audit.audit import Audit, Event, Outcome
-from cloister_host.audit.entry import leaf_hash
+from cloister_host.audit.audit import Audit, Event, Outcome, Recorded
+from cloister_host.audit.log import Log
 
-__all__ = ["Audit", "Event", "Outcome", "leaf_hash"]
+__all__ = ["Audit", "Event", "Log", "Outcome", "Recorded"]

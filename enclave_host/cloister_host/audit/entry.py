@@ -1,17 +1,12 @@
-"""One leaf of the log.
-
-The leaf is SHA-256(0x00 || SHA-256(salt || entry)) over the entry's canonical JSON: the log can be
-published without giving away the entries, since nobody guesses a 32-byte salt.
-"""
+"""One entry of the log: canonical JSON, salted into its leaf by `cloister.receipts.merkle.leaf_hash`."""
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final, Literal
 
 import msgspec
 
-__all__ = ["SALT_BYTES", "Entry", "Outcome", "leaf_hash"]
+__all__ = ["SALT_BYTES", "Entry", "Outcome"]
 
 SALT_BYTES: Final = 32
 
@@ -37,8 +32,3 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     resource: str
     outcome: Outcome
     detail: dict[str, str | int]
-
-
-def leaf_hash(salt: bytes, entry: bytes) -> bytes:
-    """Hash an entry into its leaf (the outer 0x00 as in RFC 9162 section 2.1.1)."""
-    return hashlib.sha256(b"\x00" + hashlib.sha256(salt + entry).digest()).digest()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import structlog
@@ -37,6 +37,8 @@ __all__ = ["Act", "Dispatcher"]
 log = structlog.get_logger(__name__)
 
 IDEMPOTENCY_KEY_CHARS: Final = range(1, 129)
+DIAGNOSES: Final = "audit."
+"""What is still answered once the log was found to be tampered with."""
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -47,6 +49,7 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
     credential: dict[str, str]
     payload: msgspec.Raw
     idempotency_key: str = ""
+    log_size: Annotated[int, msgspec.Meta(ge=0, lt=2**62)] = 0
 
     @property
     def digest(self) -> bytes:
@@ -54,13 +57,14 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
         return hashlib.sha256(self.op.encode() + b"\x00" + bytes(self.payload)).digest()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Task:
-    """What a request asks for, decoded and not yet authenticated."""
+    """What a request asks for, decoded; `caller` is who asks, once that was proven."""
 
     body: _Body
     operation: Operation
     payload: Any
+    caller: Caller | None = None
 
 
 class Act:
@@ -145,6 +149,7 @@ class Dispatcher:
         return reply
 
     def _answer(self, request: OpenedRequest, correlation_id: str) -> str:
+        task: _Task | None = None
         try:
             task = self._task(request.plaintext)
             answer = self._staged if task.operation.staged else self._direct
@@ -155,10 +160,12 @@ class Dispatcher:
             # Not log.exception: a traceback quotes source and may quote values.
             log.error("request.failed", correlation_id=correlation_id, error=type(error).__name__)  # noqa: TRY400
             failure = UnavailableError("the host failed to carry this out", retryable=False)
-        return self._refuse(request, failure, correlation_id)
+        return self._refuse(request, task, failure, correlation_id)
 
     def _task(self, plaintext: bytes) -> _Task:
         body = _body(plaintext)
+        if not body.op.startswith(DIAGNOSES):
+            self._services.log.require_intact()
         operation = self._operations.get(body.op)
         if operation is None:
             raise ConfigurationError("there is no such operation", hint="see /openapi.json")
@@ -173,16 +180,16 @@ class Dispatcher:
             stored = services.replay.begin(tx, request.jti, request.digest, request.expires)
             if stored is not None:
                 return stored
-            caller = self._authenticate(tx, body, correlation_id)
+            caller = self._authenticate(tx, task, correlation_id)
             if not task.operation.effect:
                 result = msgspec.json.encode(task.operation.handler(caller, task.payload, tx))
-                return self._reply(tx, request, result)
+                return self._reply(tx, request, body, result)
             claim = services.idempotency.claim(tx, caller, body.op, body.idempotency_key, body.digest)
             if isinstance(claim, Done):
-                return self._reply(tx, request, claim.result)
+                return self._reply(tx, request, body, claim.result)
             result = msgspec.json.encode(task.operation.handler(caller, task.payload, tx))
             services.idempotency.finish(tx, caller, body.op, body.idempotency_key, result)
-            return self._reply(tx, request, result)
+            return self._reply(tx, request, body, result)
 
     def _staged(self, request: OpenedRequest, task: _Task, correlation_id: str) -> str:
         """An operation with work outside the store, between two transactions."""
@@ -192,14 +199,14 @@ class Dispatcher:
             stored = services.replay.begin(tx, request.jti, request.digest, request.expires)
             if stored is not None:
                 return stored
-            caller = self._authenticate(tx, body, correlation_id)
+            caller = self._authenticate(tx, task, correlation_id)
             claim = services.idempotency.claim(tx, caller, body.op, body.idempotency_key, body.digest)
             if isinstance(claim, Done):
-                return self._reply(tx, request, claim.result)
+                return self._reply(tx, request, body, claim.result)
 
             def answer(tx: Tx, result: bytes) -> str:
                 services.idempotency.finish(tx, caller, body.op, body.idempotency_key, result)
-                return self._reply(tx, request, result)
+                return self._reply(tx, request, body, result)
 
             act = Act(
                 request_digest=jose.b64url_encode(request.digest),
@@ -217,17 +224,21 @@ class Dispatcher:
             raise
         return act.reply
 
-    def _authenticate(self, tx: Tx, body: _Body, correlation_id: str) -> Caller:
-        return self._services.identity.authenticate(
-            tx, body.tenant, body.credential, correlation_id=correlation_id
+    def _authenticate(self, tx: Tx, task: _Task, correlation_id: str) -> Caller:
+        task.caller = self._services.identity.authenticate(
+            tx, task.body.tenant, task.body.credential, correlation_id=correlation_id
         )
+        return task.caller
 
-    def _reply(self, tx: Tx, request: OpenedRequest, result: bytes) -> str:
-        reply = seal_reply(b'{"result":' + result + b"}", request=request)
+    def _reply(self, tx: Tx, request: OpenedRequest, body: _Body, result: bytes) -> str:
+        log_part = self._services.log.for_reply(tx, body.log_size)
+        reply = seal_reply(b'{"result":' + result + log_part + b"}", request=request)
         self._services.replay.finish(tx, request.jti, reply)
         return reply
 
-    def _refuse(self, request: OpenedRequest, failure: CloisterError, correlation_id: str) -> str:
+    def _refuse(
+        self, request: OpenedRequest, task: _Task | None, failure: CloisterError, correlation_id: str
+    ) -> str:
         """Seal an error, and keep it for a repetition unless it is about this very request."""
         members = {
             "code": failure.code,
@@ -238,12 +249,20 @@ class Dispatcher:
         }
         if isinstance(failure, QuorumNeededError):
             members["proposal_id"] = failure.proposal_id
-        reply = seal_reply(msgspec.json.encode({"error": members}), request=request)
-        # Whoever could not say who they are must not be able to fill the store.
-        if not isinstance(failure, IdentityError | ReplayError):
-            with self._services.store.begin() as tx:
-                self._services.replay.keep(tx, request.jti, request.digest, request.expires, reply)
+        error = b'{"error":' + msgspec.json.encode(members)
+        # Whoever could not say who they are must not be able to fill the store, or make it work.
+        if isinstance(failure, IdentityError | ReplayError):
+            return seal_reply(error + b"}", request=request)
+        with self._services.store.begin() as tx:
+            reply = seal_reply(error + self._log_part(tx, task) + b"}", request=request)
+            self._services.replay.keep(tx, request.jti, request.digest, request.expires, reply)
         return reply
+
+    def _log_part(self, tx: Tx, task: _Task | None) -> bytes:
+        """What a refusal says of the log, to callers who are known."""
+        if task is None or task.caller is None:
+            return b""
+        return self._services.log.for_reply(tx, task.body.log_size)
 
 
 def _body(plaintext: bytes) -> _Body:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import Final, Literal, NoReturn, final
 
@@ -20,6 +21,7 @@ __all__ = ["Environment", "RootKey"]
 Environment = Literal["hardware", "simulated", "test"]
 
 ROOT_BYTES: Final = 32
+KID_BYTES: Final = 12
 
 
 @final
@@ -48,17 +50,14 @@ class RootKey:
     @property
     def deployment_key(self) -> jose.Key:
         """Ed25519: signs keysets and the statements of public keys."""
-        seed = self._derive("deployment")
-        public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
-        return jose.Key.from_jwk(
-            {
-                "kty": "OKP",
-                "crv": "Ed25519",
-                "alg": "EdDSA",
-                "x": jose.b64url_encode(public),
-                "d": jose.b64url_encode(seed),
-            }
-        )
+        return jose.Key.from_jwk(self._ed25519("deployment"))
+
+    @property
+    def log_key(self) -> jose.Key:
+        """Ed25519: signs the heads of the audit log. Its `kid` tells it apart from any other's."""
+        jwk = self._ed25519("log")
+        name = jose.b64url_encode(hashlib.sha256(jwk["x"].encode()).digest()[:KID_BYTES])
+        return jose.Key.from_jwk({**jwk, "kid": f"log-{name}"})
 
     @property
     def deployment(self) -> str:
@@ -86,6 +85,17 @@ class RootKey:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a RootKey cannot be pickled or copied")
+
+    def _ed25519(self, label: str) -> dict[str, str]:
+        seed = self._derive(label)
+        public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+        return {
+            "kty": "OKP",
+            "crv": "Ed25519",
+            "alg": "EdDSA",
+            "x": jose.b64url_encode(public),
+            "d": jose.b64url_encode(seed),
+        }
 
     def _derive(self, label: str) -> bytes:
         info = f"cloister.root.{label}.v1".encode()

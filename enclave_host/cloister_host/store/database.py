@@ -22,6 +22,7 @@ __all__ = ["Database"]
 
 BUSY_SECONDS: Final = 15.0
 
+_ALONE: Final = 0x636C6F6973746572  # "cloister"
 _MIGRATIONS = "cloister_host.store.migrations"
 _DIALECTS: Final = {
     # Names are compared and ranged over by bytes, whatever the database's locale.
@@ -56,8 +57,12 @@ class Database:
         self._writer = threading.Lock() if self.kind == "sqlite" else None
 
     @contextmanager
-    def begin(self) -> Iterator[sqlalchemy.Connection]:
+    def begin(self, *, alone: bool = False) -> Iterator[sqlalchemy.Connection]:
         """One write transaction: committed at the end, rolled back by any exception.
+
+        Args:
+            alone: Wait until no other is in a transaction that asked for this, on any replica. Such a
+                transaction sees what was committed by each of its statements, and is in no other's way.
 
         Raises:
             UnavailableError: The database cannot be reached, is busy, or undid the transaction.
@@ -65,7 +70,13 @@ class Database:
         if self._writer is not None and not self._writer.acquire(timeout=BUSY_SECONDS):
             raise UnavailableError("the store is busy")
         try:
-            with self._engine.begin() as connection:
+            engine: sqlalchemy.Engine = self._engine
+            # SQLite has one writer at a time anyway.
+            if lock := alone and self.kind == "postgresql":
+                engine = engine.execution_options(isolation_level="READ COMMITTED")
+            with engine.begin() as connection:
+                if lock:
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ALONE})
                 yield connection
         except DBAPIError as error:
             # The statement and the driver's message can hold names; the type is enough.

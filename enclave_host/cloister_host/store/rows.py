@@ -30,6 +30,7 @@ class TamperedError(UnavailableError):
     retryable = False
 
     def __init__(self, table: str) -> None:
+        self.table = table
         super().__init__(
             f"a stored row of {table} was changed outside the host",
             hint="restore the database and look for who can write to it",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from cloister_host.store.blobs import Blobs
@@ -41,19 +41,22 @@ class Store:
         self._database.migrate()
 
     @contextmanager
-    def begin(self) -> Iterator[Tx]:
+    def begin(self, *, alone: bool = False) -> Iterator[Tx]:
         """One write transaction.
 
         An exception undoes it all; then what was registered with `Tx.on_rollback` is done in a
         transaction of its own. If that fails, its error is raised instead: a refusal that cannot be
         recorded must not pass for one that was.
 
+        Args:
+            alone: Wait until no other replica is in such a transaction (see `Database.begin`).
+
         Raises:
             UnavailableError: The database cannot be reached, is busy, or undid the transaction.
         """
         tx: Tx | None = None
         try:
-            with self._database.begin() as connection:
+            with self._database.begin(alone=alone) as connection:
                 tx = Tx(connection, self._keys, self._blobs)
                 yield tx
         except BaseException:
@@ -62,8 +65,15 @@ class Store:
                     aftermath = Tx(connection, self._keys, self._blobs)
                     for action in tx.rollback_actions:
                         action(aftermath)
+                _run(aftermath.commit_actions)
             raise
+        _run(tx.commit_actions)
 
     def close(self) -> None:
         """Close every connection."""
         self._database.close()
+
+
+def _run(actions: Sequence[Callable[[], object]]) -> None:
+    for action in actions:
+        action()

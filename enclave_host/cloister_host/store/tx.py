@@ -35,6 +35,7 @@ class Tx:
         self._connection = connection
         self._blobs = blobs
         self._rolled_back: list[Callable[[Tx], object]] = []
+        self._committed: list[Callable[[], object]] = []
         self.keys: Final = keys
 
     # --- protected rows -----------------------------------------------------------------------------
@@ -207,11 +208,20 @@ class Tx:
         if parameters:
             self._connection.execute(statement, parameters)
 
-    # --- what must survive a rollback ---------------------------------------------------------------
+    # --- what follows the transaction's end ---------------------------------------------------------
 
     def on_rollback(self, action: Callable[[Tx], object]) -> None:
         """Do this in a transaction of its own if this one is rolled back: refusals are logged so."""
         self._rolled_back.append(action)
+
+    def on_commit(self, action: Callable[[], object]) -> None:
+        """Do this once the transaction is committed: what is remembered in memory changes only then."""
+        self._committed.append(action)
+
+    @property
+    def commit_actions(self) -> Sequence[Callable[[], object]]:
+        """What `on_commit` was given."""
+        return tuple(self._committed)
 
     @property
     def rollback_actions(self) -> Sequence[Callable[[Tx], object]]:

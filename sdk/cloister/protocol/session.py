@@ -10,7 +10,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Protocol
 
 from cloister.errors import CloisterError, OpenError, UnavailableError, error_from_code
 from cloister.protocol.attest import AttestationResult
@@ -21,8 +22,19 @@ from cloister.protocol.exchange import (
     open_reply,
     seal_request,
 )
+from cloister.protocol.keyset import Keyset
 
-__all__ = ["Attest", "Authenticate", "Exchange", "Response", "Send", "Wait", "attested", "exchange"]
+__all__ = [
+    "Attest",
+    "Authenticate",
+    "Exchange",
+    "HeadRules",
+    "Response",
+    "Send",
+    "Wait",
+    "attested",
+    "exchange",
+]
 
 ATTEMPTS: Final = 4
 FIRST_WAIT_SECONDS: Final = 0.25
@@ -77,7 +89,25 @@ Step = Attest | Authenticate | Send | Wait
 Exchange = Generator[Step, Any, Mapping[str, Any]]
 
 
-def exchange(body: Mapping[str, Any], *, clock: Callable[[], float], jitter: Callable[[], float]) -> Exchange:
+class HeadRules(Protocol):
+    """What every reply's tree head must satisfy; `cloister.receipts.HeadKeeper` is one."""
+
+    def kept(self, keyset: Keyset) -> Any:
+        """The last head of this deployment, with its `size`, or None."""
+        ...
+
+    def accept(self, reply: Mapping[str, Any], *, keyset: Keyset, base: Any) -> None:
+        """Check a reply's head against the one kept before the request, or raise `LogError`."""
+        ...
+
+
+def exchange(
+    body: Mapping[str, Any],
+    *,
+    clock: Callable[[], float],
+    jitter: Callable[[], float],
+    heads: HeadRules | None = None,
+) -> Exchange:
     """Send one operation and return its result.
 
     Args:
@@ -85,17 +115,20 @@ def exchange(body: Mapping[str, Any], *, clock: Callable[[], float], jitter: Cal
             same over every retry, so that an operation with an effect has it once.
         clock: Epoch seconds.
         jitter: Uniform in [0, 1).
+        heads: What the tree heads of the replies must satisfy.
 
     Raises:
         CloisterError: What the host answered under seal, or `UnavailableError` if no such answer came.
+        LogError: The host's log is not the one that was seen before.
     """
     host = yield from attested(Attest(), jitter=jitter)
     reattested = False
     request: SealedRequest | None = None
+    check: Callable[[Mapping[str, Any]], None]
     for attempt in itertools.count(1):
         if request is None or request.expires <= clock():
-            host, request = yield from _seal(body, host, clock, jitter)
-        outcome = _outcome((yield Send(body=request.token.encode())), request)
+            host, request, check = yield from _seal(body, host, heads, clock, jitter)
+        outcome = _outcome((yield Send(body=request.token.encode())), request, check)
         if isinstance(outcome, dict):
             return outcome
         if isinstance(outcome, CloisterError):
@@ -137,20 +170,29 @@ def _wait(attempt: int, jitter: Callable[[], float]) -> Wait:
 def _seal(
     body: Mapping[str, Any],
     host: AttestationResult,
+    heads: HeadRules | None,
     clock: Callable[[], float],
     jitter: Callable[[], float],
-) -> Generator[Step, Any, tuple[AttestationResult, SealedRequest]]:
-    """Seal to the host's newest request key, attesting again if the keyset has run out."""
+) -> Generator[Step, Any, tuple[AttestationResult, SealedRequest, Callable[[Mapping[str, Any]], None]]]:
+    """Seal to the host's newest request key, attesting again if the keyset has run out.
+
+    Gives the request with what its reply must satisfy beyond opening.
+    """
     key = host.keyset.request_key(clock(), margin_seconds=KEY_MARGIN_SECONDS)
     if key is None:
         host = yield from attested(Attest(reject=host.keyset.digest), jitter=jitter)
         key = host.keyset.request_key(clock())
     if key is None:
         raise UnavailableError("the host offers no request key for this time", hint="check both clocks")
+    base = None if heads is None else heads.kept(host.keyset)
+    if heads is not None:
+        body = {**body, "log_size": base.size if base else 0}
     binding = bind_request(body, key=key)
     credential = yield Authenticate(deployment=host.keyset.deployment, request=binding)
     sealed = seal_request({**body, "credential": credential}, key=key, now=clock(), binding=binding)
-    return host, sealed
+    if heads is None:
+        return host, sealed, lambda _reply: None
+    return host, sealed, partial(heads.accept, keyset=host.keyset, base=base)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +219,9 @@ class _Hint:
         return UnavailableError("the host did not answer", hint="check CLOISTER_URL and the host's /readyz")
 
 
-def _outcome(response: Response | None, request: SealedRequest) -> dict[str, Any] | CloisterError | _Hint:
+def _outcome(
+    response: Response | None, request: SealedRequest, check: Callable[[Mapping[str, Any]], None]
+) -> dict[str, Any] | CloisterError | _Hint:
     if response is None:
         return _Hint(0)
     if response.status != HTTP_OK:
@@ -186,6 +230,7 @@ def _outcome(response: Response | None, request: SealedRequest) -> dict[str, Any
         reply = open_reply(response.body.decode("ascii"), request=request)
     except (OpenError, UnicodeDecodeError):
         return _Hint(502)
+    check(reply)
     error = reply.get("error")
     if isinstance(error, dict):
         return error_from_code(

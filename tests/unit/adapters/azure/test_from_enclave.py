@@ -71,6 +71,7 @@ class Memory:
 def keysets():
     return KeysetManager(
         deployment_key=jose.generate_key("EdDSA"),
+        log_key=jose.generate_key("EdDSA", kid="log-1"),
         attester=SimulatedAttester("sha256:test"),
         config={
             "version": "0",

@@ -10,7 +10,8 @@ import pytest
 import rfc8785
 
 from cloister.errors import DeniedError, UnavailableError
-from cloister_host.audit import Event, leaf_hash
+from cloister.receipts.merkle import leaf_hash
+from cloister_host.audit import Event
 from cloister_host.store import TamperedError
 from support.host_world import HostWorld, caller
 
@@ -30,23 +31,21 @@ def test_an_entry_says_who_did_what_and_how_it_ended(host: HostWorld) -> None:
 
 
 def test_a_leaf_is_the_salted_hash_of_the_canonical_entry(host: HostWorld) -> None:
-    record(host)
-    [[entry, salt, leaf]] = host.pen(
-        'SELECT entry, salt, leaf FROM audit WHERE entry LIKE \'%"act"%:"act"%\''
-    )
+    with host.store.begin() as tx:
+        written = host.services.audit.record(tx, host.admin, act="act", resource="key/ssn")
+    [[entry, salt]] = host.pen("SELECT entry, salt FROM audit WHERE id = ?", written.id)
     assert len(salt) == 32
     assert rfc8785.dumps(json.loads(entry)).decode() == entry
-    assert leaf == hashlib.sha256(b"\x00" + hashlib.sha256(salt + entry.encode()).digest()).digest()
-    assert leaf == leaf_hash(salt, entry.encode())
+    leaf = hashlib.sha256(b"\x00" + hashlib.sha256(salt + entry.encode()).digest()).digest()
+    assert leaf == written.leaf == leaf_hash(salt, entry.encode())
 
 
-def test_equal_entries_have_different_leaves(host: HostWorld) -> None:
+def test_equal_entries_have_different_salts(host: HostWorld) -> None:
     with host.store.begin() as tx:
         events = [Event(resource="key/ssn")] * 50
         host.services.audit.record_many(tx, host.admin, act="act", events=events)
     salts = host.pen("SELECT DISTINCT salt FROM audit")
-    leaves = host.pen("SELECT DISTINCT leaf FROM audit")
-    assert len(salts) == len(leaves) == len(host.pen("SELECT * FROM audit"))
+    assert len(salts) == len(host.pen("SELECT * FROM audit"))
 
 
 def test_entries_come_back_in_the_order_they_were_written(host: HostWorld) -> None:
@@ -138,7 +137,6 @@ def test_a_tenant_reads_its_own_entries_alone(host: HostWorld) -> None:
         """entry = replace(entry, '"done"', '"refused"')""",
         """entry = replace(entry, 'admin', 'other')""",
         "salt = zeroblob(32)",
-        "leaf = zeroblob(32)",
         "mac = zeroblob(32)",
         "mac = 'text'",
         "salt = 'text'",
@@ -153,12 +151,11 @@ def test_an_entry_with_one_column_changed_is_found(host: HostWorld, change: str)
         host.audited(tenant="globex" if "globex" in change else "acme")
 
 
-def test_an_entry_with_its_salt_and_leaf_made_anew_is_found(host: HostWorld) -> None:
+def test_an_entry_made_anew_with_another_salt_is_found(host: HostWorld) -> None:
     record(host)
     [[entry_id, entry]] = host.pen('SELECT id, entry FROM audit WHERE entry LIKE \'%"act":"act"%\'')
     forged = entry.replace('"done"', '"refused"')
-    leaf = leaf_hash(bytes(32), forged.encode())
-    host.pen("UPDATE audit SET entry = ?, salt = ?, leaf = ? WHERE id = ?", forged, bytes(32), leaf, entry_id)
+    host.pen("UPDATE audit SET entry = ?, salt = ? WHERE id = ?", forged, bytes(32), entry_id)
     with pytest.raises(TamperedError):
         host.audited()
 
@@ -170,3 +167,24 @@ def test_a_function_is_named_with_whoever_it_runs_for(host: HostWorld) -> None:
         )
     [entry] = host.audited("act")
     assert (entry.principal, entry.kind, entry.on_behalf_of) == ("function:digest", "function", "app")
+
+
+# --- the state of a tenant ---
+
+
+def test_the_last_committed_state_of_a_tenant_is_found_again(host: HostWorld) -> None:
+    audit = host.services.audit
+    with host.store.begin() as tx:
+        assert audit.committed_state(tx, "acme") is None
+        for counter, digest in ((1, "one"), (3, "three"), (2, "two")):
+            audit.commit_state(tx, host.admin, counter=counter, digest=digest)
+    with host.store.begin() as tx:
+        assert audit.committed_state(tx, "acme") == (3, "three")
+        assert audit.committed_state(tx, "globex") is None
+
+
+def test_another_entry_does_not_pass_for_a_committed_state(host: HostWorld) -> None:
+    record(host, detail={"counter": 9, "digest": "forged"})
+    host.pen("UPDATE audit SET state = 9 WHERE entry LIKE '%forged%'")
+    with host.store.begin() as tx, pytest.raises(TamperedError):
+        host.services.audit.committed_state(tx, "acme")

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from cloister import jose
-from cloister.errors import DeniedError, UnavailableError
+from cloister.errors import DeniedError, LogError, UnavailableError
 from cloister.protocol import KeysetKey, body_digest, open_request, request_kid, seal_reply, sign_keyset
 from cloister.protocol.session import Attest, Authenticate, Response, Send, Wait, exchange
 
@@ -250,3 +250,56 @@ def test_a_host_that_never_answers_is_an_error(host):
     flow, _, outcome = steps_until_attested(host, [None] * 4)
     with pytest.raises(UnavailableError, match="CLOISTER_URL"):
         flow.send(outcome)
+
+
+# --- tree heads ---
+
+
+class Heads:
+    """Rules that say yes or no, and remember what they were asked."""
+
+    def __init__(self, size=None, error=None):
+        self.base = None if size is None else type("Head", (), {"size": size})()
+        self.error, self.replies = error, []
+
+    def kept(self, _keyset):
+        return self.base
+
+    def accept(self, reply, *, keyset, base):
+        assert base is self.base
+        self.replies.append((reply, keyset.digest))
+        if self.error is not None:
+            raise self.error
+
+
+def drive_with_heads(host, heads, answer):
+    flow = exchange(BODY, clock=lambda: host.now, jitter=lambda: 0.5, heads=heads)
+    step = next(flow)
+    try:
+        while True:
+            match step:
+                case Attest():
+                    step = flow.send(Known(host.keyset))
+                case Authenticate():
+                    step = flow.send(CREDENTIAL)
+                case Send():
+                    step = flow.send(answer(step.body))
+    except StopIteration as stop:
+        return stop.value
+
+
+@pytest.mark.parametrize(("size", "said"), [(None, 0), (17, 17)])
+def test_a_request_says_how_much_of_the_log_was_seen(host, size, said):
+    drive_with_heads(host, heads := Heads(size), ok(host))
+    assert json.loads(host.requests[0].plaintext)["log_size"] == said
+    assert heads.replies == [({"result": {"n": 1}}, host.keyset.digest)]
+
+
+def test_a_reply_whose_head_is_refused_is_no_reply(host):
+    with pytest.raises(LogError):
+        drive_with_heads(host, Heads(error=LogError("forked")), ok(host))
+
+
+def test_an_error_whose_head_is_refused_is_not_believed_either(host):
+    with pytest.raises(LogError):
+        drive_with_heads(host, Heads(error=LogError("forked")), error(host, retryable=False))
