@@ -69,7 +69,7 @@ class Rewrapper:
         errors: dict[str, str] = {}
         for place, item in enumerate(request.items):
             try:
-                values.append(batch.move(item))
+                values.append(str(batch.move(item)))
             except OpenError as error:
                 values.append(None)
                 errors[str(place)] = error.code
