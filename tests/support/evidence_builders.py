@@ -196,11 +196,13 @@ class AmdIssuer:
         key_info: int = 0,
         policy: int = 0x30000,
         report_data: bytes = b"",
+        vmpl: int = 0,
     ) -> bytes:
         """A signed report."""
         raw = bytearray(0x2A0)
         raw[0x00:0x04] = version.to_bytes(4, "little")
         raw[0x08:0x10] = policy.to_bytes(8, "little")
+        raw[0x30] = vmpl
         raw[0x34] = 1
         raw[0x48:0x4C] = key_info.to_bytes(4, "little")
         raw[0x50:0x90] = report_data.ljust(64, b"\0")

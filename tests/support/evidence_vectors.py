@@ -73,6 +73,12 @@ def _snp(name: str, measurement: str, *, alive: bool = True, debug: bool = False
     )
 
 
+VM_CONFIGURATION = {
+    "console-enabled": True,
+    "secure-boot": True,
+    "tpm-enabled": True,
+    "vmUniqueId": "7DF7B373-B947-4AAA-96E5-C358F2A03D20",
+}
 DOCUMENTS = (
     _nitro(
         "g_2021-03-17_prod",
@@ -178,6 +184,27 @@ DOCUMENTS = (
         alive=True,
         trust_anchors=("tpm/az_snp_hcl_report.bin",),
         claims={"ak": "pinned", "pcr0": "f3a7e99a5f819a034386bce753a48a73cfdaa0bea0ecfc124bedbf5a8c4799be"},
+    ),
+    Document(
+        name="tpm/az_snp_evidence_v2.json",
+        format=Format.AZURE_VTPM,
+        at=_at("2026-01-01T00:00:00Z"),
+        alive=True,
+        claims={"ak": "hcl-sev-snp", "vm_configuration": VM_CONFIGURATION},
+    ),
+    Document(
+        name="tpm/vaportpm_nitro.json",
+        format=Format.TPM,
+        at=_at("2026-02-02T07:28:28.379Z"),
+        alive=False,
+        claims={"ak": "nitro-tpm", "pcr_bank": "sha384"},
+    ),
+    Document(
+        name="nitro/g_2026-02-02_nitrotpm.cose",
+        format=Format.NITRO_TPM,
+        at=_at("2026-02-02T07:28:28.379Z"),
+        alive=False,
+        claims={"module_id": "i-0082f89b039c97a0f-tpm0000000000000000"},
     ),
     Document(
         name="maa/azurevm_2023_weu.jwt",

@@ -147,6 +147,23 @@ class IntelIssuer:
         path = address.partition("?")[0]
         return next(answer for end, answer in self.answers().items() if path.endswith(end))
 
+    def sgx_collateral_v2(self, **level: int) -> dict[str, str]:
+        """Collateral for SGX with TCB info of version 2."""
+        chain = b"".join(cert.public_bytes(Encoding.PEM) for cert in (self.tcb_signer, self.root)).decode()
+        tcb = {f"sgxtcbcomp{index:02}svn": svn for index, svn in enumerate(COMPONENTS, 1)}
+        info = {name: value for name, value in self.tcb_info().items() if not name.startswith(("id", "tdx"))}
+        info |= {"version": 2}
+        info["tcbLevels"] = [info["tcbLevels"][0] | {"tcb": tcb | {"pcesvn": PCE_SVN} | level}]
+        identity = self.qe_identity() | {"id": "QE"}
+        return {
+            "tcb_info": self._signed("tcbInfo", info).decode(),
+            "tcb_info_issuer_chain": chain,
+            "qe_identity": self._signed("enclaveIdentity", identity).decode(),
+            "qe_identity_issuer_chain": chain,
+            "root_ca_crl": make.crl((self.root, self.root_key)).hex(),
+            "pck_crl": make.crl((self.platform, self.platform_key)).hex(),
+        }
+
     def _signed(self, member: str, body: Mapping[str, Any]) -> bytes:
         text = json.dumps(body, separators=(",", ":"))
         signature = raw_signature(self.tcb_key, text.encode()).hex()

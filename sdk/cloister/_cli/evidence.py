@@ -12,7 +12,10 @@ import typer
 
 from cloister import attestation
 from cloister.attestation import fetching
+from cloister.attestation.certificates import load_endorsements
+from cloister.attestation.formats.azure_hcl import MAGIC
 from cloister.errors import AttestationError, CloisterError, UnavailableError
+from cloister.jose import strict_json
 
 __all__ = ["app"]
 
@@ -22,6 +25,7 @@ REFUSED: Final = 3
 UNUSABLE: Final = 2
 TIMEOUT_SECONDS: Final = 20
 MAX_FILE_BYTES: Final = 2 * 1024 * 1024
+_PINNED: Final = (MAGIC, b"-----BEGIN PUBLIC KEY-----")
 _TEXT_FORMATS: Final = {
     attestation.Format.AZURE_MAA,
     attestation.Format.GCP_CONFIDENTIAL_SPACE,
@@ -66,8 +70,8 @@ def verify(
         support: dict[str, Any] = {
             "endorsements": [_read(path) for path in endorsements or ()],
             "collateral": None if collateral is None else _read(collateral),
-            "trust_anchors": [_read(path) for path in trust_anchor] if trust_anchor else None,
-            "jwks": None if jwks is None else _read(jwks),
+            "trust_anchors": [_anchor(path) for path in trust_anchor] if trust_anchor else None,
+            "jwks": None if jwks is None else _key_set(jwks),
         }
     except (OSError, ValueError, CloisterError) as error:
         reason = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
@@ -211,10 +215,25 @@ def _report(result: Mapping[str, Any], *, as_json: bool) -> None:
 def _time(text: str) -> datetime:
     if not text:
         return datetime.now(UTC)
-    moment = datetime.fromisoformat(text)
+    moment = datetime.fromisoformat(text.upper())
     if moment.tzinfo is None:
         raise ValueError("--at needs a time zone, such as 2026-11-01T12:00:00Z")
     return moment
+
+
+def _anchor(path: Path) -> bytes:
+    """A root, a pinned attestation key or Azure's HCL report; anything else is the caller's mistake."""
+    raw = _read(path)
+    if not raw.lstrip().startswith(_PINNED) and not load_endorsements([raw]).certificates:
+        raise ValueError(f"{path}: neither a certificate nor a public key")
+    return raw
+
+
+def _key_set(path: Path) -> bytes:
+    raw = _read(path)
+    if not isinstance(strict_json.load_object(raw).get("keys"), list):
+        raise ValueError(f"{path}: not a JSON Web Key Set")  # noqa: TRY004 (all input errors are one)
+    return raw
 
 
 def _read(path: Path) -> bytes:

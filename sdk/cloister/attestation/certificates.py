@@ -104,13 +104,13 @@ class Path:
         return min(certificate.not_valid_after_utc for certificate in self.chain)
 
 
-def load_certificate(der: bytes) -> x509.Certificate:
+def load_certificate(der: bytes, *, max_bytes: int = MAX_CERTIFICATE_BYTES) -> x509.Certificate:
     """Read one DER certificate.
 
     Raises:
         EvidenceError: It is too large or malformed.
     """
-    if len(der) > MAX_CERTIFICATE_BYTES:
+    if len(der) > max_bytes:
         raise EvidenceError("certificate: too large (step: parse)")
     # The library warns of serial number 0, which AMD's chip certificates have, and of odd names. It
     # parses on first use: what is malformed is refused here, once.
@@ -148,7 +148,7 @@ def load_endorsements(items: Iterable[bytes]) -> Endorsements:
     crls: list[x509.CertificateRevocationList] = []
     other: list[bytes] = []
     for item in items:
-        if b"-----BEGIN " in item:
+        if b"-----BEGIN " in item and b"\0" not in item.rstrip(b"\0"):  # a quote has PEM inside
             blocks = [(match[1], match[0]) for match in _PEM_BLOCK.finditer(item)]
             if not blocks or len(blocks) != item.count(b"-----BEGIN "):
                 raise EvidenceError("certificate: malformed PEM (step: parse)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from cloister.attestation.authenticate import Support
@@ -34,7 +35,8 @@ def hardware_voucher(container: Container, support: Support, *, at: datetime) ->
         EvidenceError: There is no such report, or its hardware evidence is not genuine.
     """
     # (1) The one HCL report, in the container or among the endorsements.
-    loaded = load_endorsements(support.endorsements)
+    endorsements = (*support.endorsements, *container.endorsements)
+    loaded = load_endorsements(endorsements)
     blobs = [blob for blob in loaded.other if blob.startswith(azure_hcl.MAGIC)]
     if container.hcl_report is not None:
         blobs.append(container.hcl_report)
@@ -46,13 +48,23 @@ def hardware_voucher(container: Container, support: Support, *, at: datetime) ->
     report = azure_hcl.HclReport.parse(blobs[0])
     # (2) Genuine hardware evidence
     if report.kind == azure_hcl.SEV_SNP:
-        certificates = tuple(item for item in support.endorsements if item not in blobs)
+        certificates = tuple(item for item in endorsements if item not in blobs)
         trusted = anchors("amd", support.trust_anchors)
         hardware = sev_snp.authenticate_report(report.hardware_report, certificates, trusted, at=at)
-    elif container.tdx_quote is not None:
-        hardware = tdx.authenticate(container.tdx_quote, support, at=at)
+        # Azure's paravisor runs at VMPL 0; a report from below it is not the paravisor's.
+        if hardware.claims["vmpl"] != 0:
+            raise EvidenceError("vmpl: the report is not the paravisor's (step: authenticate)")
     else:
-        raise EvidenceError("TDX quote: absent (step: authenticate)", hint="it comes from Azure's IMDS")
+        quotes = [blob for blob in loaded.other if blob not in blobs]
+        if container.tdx_quote is not None:
+            quotes.append(container.tdx_quote)
+        if len(quotes) != 1:
+            raise EvidenceError(
+                "TDX quote: exactly one is needed (step: authenticate)",
+                hint="it comes from Azure's IMDS; it is in the evidence, or passed with --endorsements",
+            )
+        others = tuple(item for item in endorsements if item not in blobs and item not in quotes)
+        hardware = tdx.authenticate(quotes[0], replace(support, endorsements=others), at=at)
     # (3) that speaks of this report.
     (report_data,) = hardware.binding["report_data"]
     report.require_vouched_for(report_data)

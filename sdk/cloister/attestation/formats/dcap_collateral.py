@@ -21,6 +21,7 @@ from cloister.attestation.certificates import (
     refusing,
     verify_path,
 )
+from cloister.attestation.formats.collateral_layouts import WrittenCollateral
 from cloister.attestation.formats.dcap import SGX_EXTENSION, SgxReport, verify_p256
 from cloister.errors import EvidenceError
 from cloister.jose import strict_json
@@ -31,17 +32,8 @@ _SGX_ARC: Final = (42, 840, 113741, 1, 13, 1)
 _OID_TCB, _OID_PCE_ID, _OID_FMSPC = (*_SGX_ARC, 2), (*_SGX_ARC, 3), (*_SGX_ARC, 4)
 _COMPONENTS: Final = 16
 _PCE_SVN_INDEX: Final = 17
-_MEMBERS: Final = (
-    "pck_crl_issuer_chain",
-    "root_ca_crl",
-    "pck_crl",
-    "tcb_info_issuer_chain",
-    "tcb_info",
-    "tcb_info_signature",
-    "qe_identity_issuer_chain",
-    "qe_identity",
-    "qe_identity_signature",
-)
+_TCB_INFO_SGX_ONLY: Final = 2
+_TCB_INFO_VERSIONS: Final = (_TCB_INFO_SGX_ONLY, 3)
 _STATUSES: Final = (
     "UpToDate",
     "SWHardeningNeeded",
@@ -138,27 +130,27 @@ class Collateral:
             EvidenceError: Something of it is not genuine, stale or malformed.
         """
         with refusing("collateral"):
-            members = strict_json.load_object(raw)
-            texts = {name: members[name] for name in _MEMBERS}
-            if not all(isinstance(text, str) for text in texts.values()):
-                raise TypeError
-            crls = load_endorsements(bytes.fromhex(texts[name]) for name in ("root_ca_crl", "pck_crl")).crls
+            written = WrittenCollateral.parse(raw)
+            crls = load_endorsements(written.revocation_lists).crls
             if len(crls) != 2:  # noqa: PLR2004 (the two lists named above)
                 raise ValueError
         bodies = {}
         spans = []
-        for name, identifier in (("tcb_info", tee), ("qe_identity", "TD_QE" if tee == "TDX" else "QE")):
-            chain = load_certificates([texts[f"{name}_issuer_chain"].encode()])
+        for name, signed, identifier in (
+            ("tcb_info", written.tcb_info, tee),
+            ("qe_identity", written.qe_identity, "TD_QE" if tee == "TDX" else "QE"),
+        ):
+            chain = load_certificates([signed.issuer_chain])
             if not chain:
                 raise EvidenceError(f"{name}: no issuer chain (step: collateral)")
             path = verify_path(chain[0], chain[1:], anchors, at=at, what=f"{name} signer")
             if not check_revocation(path.chain, crls, at=at):
                 raise EvidenceError(f"{name}: no revocation list for its signer (step: collateral)")
             with refusing(name):
-                signature = bytes.fromhex(texts[f"{name}_signature"])
-                verify_p256(chain[0].public_key(), signature, texts[name].encode(), f"signature of {name}")
-                body = strict_json.load_object(texts[name].encode())
-                if body["id"] != identifier:
+                verify_p256(chain[0].public_key(), signed.signature, signed.text, f"signature of {name}")
+                body = strict_json.load_object(signed.text)
+                # TCB info of version 2 has no identifier: it was for SGX alone.
+                if body.get("id", "SGX" if body["version"] == _TCB_INFO_SGX_ONLY else None) != identifier:
                     raise ValueError
                 span = tuple(datetime.fromisoformat(body[key]) for key in ("issueDate", "nextUpdate"))
             if not span[0] <= at <= span[1]:
@@ -188,7 +180,7 @@ class Collateral:
             if (
                 info["fmspc"].lower() != platform.fmspc
                 or info["pceId"].lower() != platform.pce_id
-                or info["version"] != 3  # noqa: PLR2004 (the one version specified)
+                or info["version"] not in _TCB_INFO_VERSIONS
                 or info["tcbType"] != 0
             ):
                 raise EvidenceError("fmspc: the collateral is another platform's (step: collateral)")
@@ -224,7 +216,7 @@ def _platform_level(
     """The first level, newest first, that the platform reaches in every component."""
     for level in levels:
         tcb = level["tcb"]
-        components = [component["svn"] for component in tcb["sgxtcbcomponents"]]
+        components = _sgx_components(tcb)
         if len(components) != _COMPONENTS:
             raise ValueError
         if platform.pce_svn < tcb["pcesvn"] or not _reaches(platform.components, components):
@@ -239,6 +231,12 @@ def _platform_level(
                 continue
         return level
     raise EvidenceError("tcb: the platform reaches no published TCB level (step: tcb)")
+
+
+def _sgx_components(tcb: Mapping[str, Any]) -> list[int]:
+    if "sgxtcbcomponents" in tcb:
+        return [component["svn"] for component in tcb["sgxtcbcomponents"]]
+    return [tcb[f"sgxtcbcomp{index:02}svn"] for index in range(1, _COMPONENTS + 1)]
 
 
 def _reaches(actual: Sequence[int], least: Sequence[int]) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -14,15 +15,18 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from cloister.attestation.certificates import load_certificate, refusing
+from cloister.attestation.encodings import any_base64, lower_hex
 from cloister.errors import EvidenceError
 from cloister.jose import b64url_decode, strict_json
 
 __all__ = ["Token", "certificate_chain", "key_from_jwks", "text_values", "time_claim"]
 
 MAX_TOKEN_BYTES: Final = 64 * 1024
-_MAX_JWKS_BYTES: Final = 256 * 1024
+_MAX_JWKS_BYTES: Final = 1024 * 1024
 _MAX_KEYS: Final = 64
 _MAX_CHAIN: Final = 8
+_MAX_CERTIFICATE_BYTES: Final = 64 * 1024
+"""Azure's signing certificates carry an SGX quote and its collateral."""
 _MIN_RSA_BITS: Final = 2048
 _REFUSED_HEADERS: Final = {"crit", "b64", "zip", "jwk"}
 
@@ -94,16 +98,28 @@ def time_claim(claims: Mapping[str, Any], name: str) -> datetime:
 
 
 def text_values(value: Any) -> tuple[bytes, ...]:
-    """A string or a list of strings, as bytes; anything else is no value."""
+    """A string or a list of strings, as bytes; anything else is no value.
+
+    Services echo nonces as text. Where the text is hex or base64 in canonical form, the bytes it stands
+    for count as well.
+    """
     values = value if isinstance(value, list) else [value]
-    return tuple(text.encode() for text in values if isinstance(text, str) and text)
+    texts = [text for text in values if isinstance(text, str) and text]
+    return tuple(form for text in texts for form in (text.encode(), *_decoded(text)))
+
+
+def _decoded(text: str) -> Iterator[bytes]:
+    for decode in (lower_hex, any_base64):
+        with suppress(ValueError):
+            if value := decode(text):
+                yield value
 
 
 def key_from_jwks(jwks: bytes | None, header: Mapping[str, Any]) -> object:
     """The one key of a JWK set that the token names.
 
     Raises:
-        EvidenceError: No set was given, it is malformed, or not exactly one key has the name.
+        EvidenceError: No set was given, it is malformed, or no key or several have the name.
     """
     if jwks is None:
         raise EvidenceError(
@@ -118,13 +134,17 @@ def key_from_jwks(jwks: bytes | None, header: Mapping[str, Any]) -> object:
         if not isinstance(keys, list) or len(keys) > _MAX_KEYS:
             raise ValueError
         named = [key for key in keys if isinstance(kid, str) and key.get("kid") == kid]
-    if len(named) != 1:
+    if not named:
         raise EvidenceError(
-            "kid: the issuer's keys do not hold it exactly once (step: authenticate)",
+            "kid: the issuer's keys do not hold it (step: authenticate)",
             hint="fetch the issuer's keys again; it rotates them",
         )
     with refusing("jwks"):
-        return _rsa_key(named[0])
+        found = [_rsa_key(key) for key in named]
+        # Azure lists a key once for each certificate it has.
+        if any(key.public_numbers() != found[0].public_numbers() for key in found):
+            raise ValueError
+        return found[0]
 
 
 def _rsa_key(jwk: Mapping[str, Any]) -> rsa.RSAPublicKey:
@@ -153,4 +173,7 @@ def certificate_chain(x5c: Any) -> list[x509.Certificate]:
     with refusing("x5c"):
         if not isinstance(x5c, list) or not 0 < len(x5c) <= _MAX_CHAIN:
             raise ValueError
-        return [load_certificate(base64.b64decode(der, validate=True)) for der in x5c]
+        return [
+            load_certificate(base64.b64decode(der, validate=True), max_bytes=_MAX_CERTIFICATE_BYTES)
+            for der in x5c
+        ]

@@ -55,6 +55,8 @@ def authenticate(raw: bytes, support: Support, *, at: datetime) -> AuthenticEvid
         from cloister.attestation.formats.azure_vtpm import hardware_voucher  # noqa: PLC0415 (Azure only)
 
         voucher = hardware_voucher(container, support, at=at)
+    elif container.nitro_document is not None:
+        voucher = _nitro_voucher(container, support, at=at)
     elif pinned:
         voucher = _pinned_voucher(container, pinned)
     else:
@@ -133,6 +135,30 @@ def _certified(container: Container, endorsements: Any, support: Support, *, at:
         not_checked=() if revocation else ("revocation: no list was given for every certificate",),
         not_before=path.not_before,
         not_after=path.not_after,
+    )
+
+
+def _nitro_voucher(container: Container, support: Support, *, at: datetime) -> Voucher:
+    """The key that a NitroTPM document names, over the same PCRs and nonce."""
+    from cloister.attestation.formats import nitro_tpm  # noqa: PLC0415 (AWS only)
+
+    document = nitro_tpm.authenticate(container.nitro_document or b"", support, at=at)
+    with refusing("attestation key"):
+        (nonce,) = document.binding["nonce"]
+        (point,) = document.binding["public_key"]
+        key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
+    if nonce != container.nonce:
+        raise EvidenceError("nonce: the NitroTPM document answers another (step: authenticate)")
+    if any(document.claims.get(f"pcr{index}") != value.hex() for index, value in container.pcrs.items()):
+        raise EvidenceError("pcrs: the NitroTPM document has other values (step: authenticate)")
+    return Voucher(
+        key=key,
+        environment=document.environment,
+        claims={"ak": "nitro-tpm", "module_id": document.claims["module_id"]},
+        checks=(*document.checks, "attestation key named by the NitroTPM document"),
+        not_checked=document.not_checked,
+        not_before=document.not_before,
+        not_after=document.not_after,
     )
 
 

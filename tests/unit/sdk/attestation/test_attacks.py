@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -568,12 +569,16 @@ def test_unusable_issuer_keys_are_refused(service: TokenIssuer, jwks: bytes | No
         check_gcp(service, service.token(make.confidential_space_claims()), jwks=jwks)
 
 
-def test_a_key_that_is_named_twice_is_refused(service: TokenIssuer) -> None:
-    import json
-
-    jwks = json.dumps({"keys": [service.jwk, service.jwk]}).encode()
-    with pytest.raises(EvidenceError, match="kid"):
-        check_gcp(service, service.token(make.confidential_space_claims()), jwks=jwks)
+def test_two_keys_of_one_name_are_refused_and_one_key_listed_twice_is_not(service: TokenIssuer) -> None:
+    token = service.token(make.confidential_space_claims())
+    other = service.jwk | {"n": make.b64url(b"\xc1" + bytes(254) + b"\x01")}
+    for keys, accepted in (([service.jwk] * 2, True), ([service.jwk, other], False)):
+        jwks = json.dumps({"keys": keys}).encode()
+        if accepted:
+            check_gcp(service, token, jwks=jwks)
+        else:
+            with pytest.raises(EvidenceError, match="jwks"):
+                check_gcp(service, token, jwks=jwks)
 
 
 def _x5c(*certificates: Any) -> dict[str, Any]:
@@ -622,7 +627,7 @@ MAA_TYPES: dict[str, dict[str, Any]] = {
 def test_maa_tokens_of_every_tee_are_accepted(service: TokenIssuer, kind: str) -> None:
     evidence = check_maa(service, service.token(make.maa_claims(**MAA_TYPES[kind])))
     assert not evidence.debug
-    assert evidence.binding["nonce"] == (b"n" * 43,)
+    assert b"n" * 43 in evidence.binding["nonce"]
     assert not any("isolation" in line for line in evidence.not_checked)
 
 

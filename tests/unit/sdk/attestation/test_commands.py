@@ -69,6 +69,11 @@ def test_an_answered_nonce_is_accepted_and_another_refused() -> None:
     assert "nonce" in result["reason"]
 
 
+def test_times_are_read_in_every_form_of_rfc_3339() -> None:
+    for at in ("2022-11-09t22:52:01z", "2022-11-09 22:52:01.5Z", "2022-11-10T00:52:01.123456789+02:00"):
+        assert verify(NITRO, "--at", at)[0] == ACCEPTED
+
+
 def test_a_policy_is_applied(tmp_path: Path) -> None:
     good = write(tmp_path / "good.json", policy_for(NITRO))
     code, result = verify(NITRO, "--policy", good)
@@ -90,6 +95,9 @@ def test_a_policy_is_applied(tmp_path: Path) -> None:
         ["--policy", "missing.toml"],
         ["--endorsements", "missing.der"],
         ["--format", "unknown"],
+        ["--trust-anchor", str(FOLDER / NITRO.name)],
+        ["--jwks", str(FOLDER / "MANIFEST.json")],
+        ["--jwks", str(FOLDER / NITRO.name)],
     ],
     ids=str,
 )

@@ -29,7 +29,7 @@ def test_a_flipped_byte_is_refused(document: Document) -> None:
     for position, mask in zip(range(0, len(good), stride), masks, strict=False):
         mutated = bytearray(good)
         mutated[position] ^= mask
-        if document.format is Format.TPM and _same_json(good, bytes(mutated)):
+        if document.format in {Format.TPM, Format.AZURE_VTPM} and _same_json(good, bytes(mutated)):
             continue  # white space between members of a container that is not signed as a whole
         with pytest.raises(EvidenceError):
             document.authenticate(bytes(mutated))

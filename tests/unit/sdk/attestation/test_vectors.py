@@ -23,7 +23,16 @@ def test_the_vectors_are_the_ones_that_were_collected(record: dict[str, str]) ->
 
 
 def test_every_vector_that_is_evidence_is_tried() -> None:
-    suffixes = {".cose", ".report.bin", ".quote.bin", ".jwt", "quote.json", "gcp-amd.json"}
+    suffixes = {
+        ".cose",
+        ".report.bin",
+        ".quote.bin",
+        ".jwt",
+        "quote.json",
+        "gcp-amd.json",
+        "evidence_v2.json",
+        "nitro.json",
+    }
     found = {
         str(path.relative_to(FOLDER))
         for path in FOLDER.rglob("*")
@@ -75,8 +84,8 @@ def test_debug_is_refused_without_a_policy_unless_allowed(document: Document) ->
 @BY_DOCUMENT
 def test_a_document_is_refused_as_any_other_format(document: Document) -> None:
     for other in Format:
-        if other is document.format:
-            continue
+        if other is document.format or {other, document.format} == {Format.TPM, Format.AZURE_VTPM}:
+            continue  # Azure's evidence is a TPM's too, and a TPM's is Azure's only with an HCL report
         with pytest.raises(EvidenceError):
             document.authenticate(format=other)
 
@@ -106,6 +115,10 @@ NONCES = {
     "sgx/v3_with_collateral.quote.bin": b"Hello, world!".hex(),
     "tpm/vaportpm_gcp-amd.json": "8a543108a653b4a1162232744cc9b945017a449dea4fbb0ca62f42d3ef145562",
     "tpm/az_snp_quote.json": b"challenge".hex(),
+    "tpm/az_snp_evidence_v2.json": "982f5c6e45df0ed3f10b6f60b02f0c8390e281300f3805e2279c16168cd6ae9a"
+    "a398f647caa2338748cd0fd9f5f819ef",
+    "tpm/vaportpm_nitro.json": "8ec265e6a21b13c946c70ee90b604c4aa7a742d4a334f1f2b62e6088a002cc82",
+    "nitro/g_2026-02-02_nitrotpm.cose": "8ec265e6a21b13c946c70ee90b604c4aa7a742d4a334f1f2b62e6088a002cc82",
     "maa/azurevm_2023_weu.jwt": b"ADE0101".hex(),
 }
 
@@ -118,6 +131,11 @@ def test_the_nonce_is_found_byte_for_byte(name: str) -> None:
     for wrong in (nonce[:-1], nonce + b"x", nonce[:-1] + bytes([nonce[-1] ^ 1]), b""):
         with pytest.raises(EvidenceError, match=r"nonce|report_data|extra_data"):
             attestation.appraise_freshness(evidence, nonce=wrong, allow_debug=False, at=document.at)
+
+
+def test_a_tpm_quote_without_azures_report_is_not_azures() -> None:
+    with pytest.raises(EvidenceError):
+        BY_NAME["tpm/vaportpm_gcp-amd.json"].authenticate(format=Format.AZURE_VTPM)
 
 
 def test_a_document_without_nonce_answers_no_nonce() -> None:
