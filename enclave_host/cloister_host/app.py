@@ -16,6 +16,7 @@ from cloister_host.attester import Attester
 from cloister_host.attester.machine import Machine
 from cloister_host.attester.parts import build_attester
 from cloister_host.audit.sequencer import MERGE_DELAY_SECONDS, Sequencer
+from cloister_host.egress import Egress
 from cloister_host.egress.settings import EgressSettings
 from cloister_host.functions.parts import build_functions
 from cloister_host.functions.sandbox.choose import choose_sandbox, missing_layers
@@ -23,6 +24,7 @@ from cloister_host.http.description import describe
 from cloister_host.http.dispatch import Dispatcher
 from cloister_host.http.endpoints import Endpoints
 from cloister_host.http.metrics import Metrics
+from cloister_host.identity.issuer_fetch import EgressFetch
 from cloister_host.keymanager.scheduler import Scheduler
 from cloister_host.keysets import KeysetManager
 from cloister_host.services import Services, bootstrap, build_services
@@ -104,11 +106,14 @@ def build(
         root = unseal_root(
             database, unseal, parts.machine.environment, accept_file_unseal=settings.accept_file_unseal
         )
-        services = build_services(Store(database, root.row_keys()), root, clock)
         egress_settings = EgressSettings(
             trust_anchors=b"".join(path.read_bytes() for path in settings.egress_trust_anchors),
             allow_private_addresses=settings.egress_allow_private_addresses,
         )
+        issuers_egress = Egress(egress_settings)
+        stack.callback(issuers_egress.close)
+        store = Store(database, root.row_keys())
+        services = build_services(store, root, clock, fetch=EgressFetch(issuers_egress))
         config = {
             "version": cloister.__version__,
             "store": database.kind,

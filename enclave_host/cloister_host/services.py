@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,18 +10,17 @@ from cloister_host.audit import Audit, Log
 from cloister_host.audit.service import AuditService
 from cloister_host.identity.api_keys import ApiKeyHasher
 from cloister_host.identity.identity import Identity
+from cloister_host.identity.issuer_keys import Fetch, IssuerKeys
+from cloister_host.identity.issuers import IssuerService
 from cloister_host.identity.principals import PrincipalService
 from cloister_host.identity.tenants import TenantService
 from cloister_host.keymanager.administration import KeyAdministration
-from cloister_host.keymanager.applications import KeyApplications
 from cloister_host.keymanager.clock import ForwardClock
 from cloister_host.keymanager.keyring import KeyRing
 from cloister_host.keymanager.manager import KeyManager
-from cloister_host.keymanager.rewrap import Rewrapper
 from cloister_host.keymanager.root import RootKey
 from cloister_host.keymanager.scheduler import Chore
 from cloister_host.keymanager.service import KeyService
-from cloister_host.keymanager.transfer import KeyTransfer
 from cloister_host.keymanager.usage import Usage
 from cloister_host.operations import Operation
 from cloister_host.policy.approvers import Approvers
@@ -52,14 +52,12 @@ class Services:
     quorum: Quorum
     quorum_service: QuorumService
     identity: Identity
+    issuers: IssuerService
     principals: PrincipalService
     tenants: TenantService
     keymanager: KeyManager
     keys: KeyService
     key_administration: KeyAdministration
-    key_applications: KeyApplications
-    key_transfer: KeyTransfer
-    rewrapper: Rewrapper
     tokenization: TokenizationService
     secrets: Secrets
     replay: ReplayGuard
@@ -67,33 +65,40 @@ class Services:
 
     def chores(self) -> Sequence[Chore]:
         """What the scheduler does for these services."""
-        return (self.key_administration.keep, self.key_transfer.keep)
+        return (self.key_administration.keep,)
 
     def operations(self) -> Mapping[str, Operation]:
         """Every operation of these services, by name."""
         return {
             **self.tenants.operations(),
             **self.principals.operations(),
+            **self.issuers.operations(),
             **self.grant_service.operations(),
             **self.quorum_service.operations(),
             **self.keys.operations(),
             **self.key_administration.operations(),
-            **self.key_applications.operations(),
-            **self.key_transfer.operations(),
-            **self.rewrapper.operations(),
             **self.tokenization.operations(),
             **self.secrets.operations(),
             **self.audit_service.operations(),
         }
 
 
-def build_services(store: Store, root: RootKey, clock: Callable[[], float]) -> Services:
+def build_services(
+    store: Store,
+    root: RootKey,
+    clock: Callable[[], float],
+    *,
+    fetch: Fetch | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Services:
     """Build the services over a migrated store.
 
     Args:
         store: Opened with `root.row_keys()`.
         root: The unsealed root key.
         clock: Epoch seconds.
+        fetch: How the keys of token issuers are fetched; without it they have to be pinned.
+        monotonic: Seconds that only go forward.
     """
     audit = Audit(clock)
     grants = Grants(audit)
@@ -116,7 +121,10 @@ def build_services(store: Store, root: RootKey, clock: Callable[[], float]) -> S
         quorum_service=QuorumService(
             quorum=quorum, approvers=approvers, grants=grants, audit=audit, clock=clock
         ),
-        identity=Identity(hasher),
+        identity=Identity(hasher, IssuerKeys(fetch, monotonic), audit, clock=clock, monotonic=monotonic),
+        issuers=IssuerService(
+            deployment=root.deployment, grants=grants, quorum=quorum, audit=audit, clock=clock
+        ),
         principals=principals,
         tenants=TenantService(principals, grants, audit, clock),
         keymanager=keymanager,
@@ -128,13 +136,6 @@ def build_services(store: Store, root: RootKey, clock: Callable[[], float]) -> S
             deployment_key=root.deployment_key,
             clock=clock,
         ),
-        key_applications=KeyApplications(
-            ring=ring, manager=keymanager, usage=usage, grants=grants, audit=audit
-        ),
-        key_transfer=KeyTransfer(
-            ring=ring, grants=grants, quorum=quorum, audit=audit, deployment_key=root.deployment_key
-        ),
-        rewrapper=Rewrapper(ring=ring, manager=keymanager, usage=usage, grants=grants, audit=audit),
         key_administration=KeyAdministration(
             ring=ring, usage=usage, grants=grants, quorum=quorum, audit=audit
         ),
@@ -152,5 +153,6 @@ def bootstrap(services: Services) -> str:
         ConfigurationError: This store has it already.
     """
     with services.store.begin() as tx:
+        api_key = services.tenants.bootstrap(tx)
         services.log.create(tx)
-        return services.tenants.bootstrap(tx)
+    return api_key

@@ -37,7 +37,7 @@ SETTINGS: Final = (
     Setting(
         name="identity",
         variable="CLOISTER_IDENTITY",
-        help="How the caller proves who it is: `key` (an API key), or as the workload that it is: `aws`.",
+        help="How the caller proves who it is: `key`, `token`, `mtls`, or as the workload that it is: `aws`.",
         default="key",
     ),
     Setting(
@@ -49,6 +49,21 @@ SETTINGS: Final = (
         name="api_key_secret",
         variable="CLOISTER_API_KEY_SECRET",
         help="Where a cloud keeps the API key: ARN of a Secrets Manager secret or an SSM parameter.",
+    ),
+    Setting(
+        name="token_file",
+        variable="CLOISTER_TOKEN_FILE",
+        help="File with an OIDC token that the platform keeps fresh, for identity `token`.",
+    ),
+    Setting(
+        name="certificate_file",
+        variable="CLOISTER_CERTIFICATE_FILE",
+        help="Client certificate with its chain, PEM, for identity `mtls`.",
+    ),
+    Setting(
+        name="certificate_key_file",
+        variable="CLOISTER_CERTIFICATE_KEY_FILE",
+        help="Private key of the client certificate, PEM, for identity `mtls`.",
     ),
     Setting(
         name="timeout_seconds",
@@ -76,7 +91,9 @@ SETTINGS: Final = (
 
 FILE: Final = "cloister.toml"
 MAX_FILE_BYTES: Final = 64 * 1024
-PATHS: Final = frozenset({"policy", "api_key_file", "head_file"})
+PATHS: Final = frozenset(
+    {"policy", "api_key_file", "token_file", "certificate_file", "certificate_key_file", "head_file"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +106,9 @@ class Settings:
     identity: str
     api_key_file: Path | None
     api_key_secret: str | None
+    token_file: Path | None = None
+    certificate_file: Path | None = None
+    certificate_key_file: Path | None = None
     timeout_seconds: float
     head_file: Path | None
 
@@ -106,16 +126,18 @@ class Settings:
             ConfigurationError: A setting is missing, unknown or malformed.
         """
         values = gather(("url", "tenant", "policy"), directory=directory, environment=environment, **explicit)
-        key_file, head_file = values["api_key_file"], values["head_file"]
         return cls(
             url=str(values["url"]),
             tenant=str(values["tenant"]),
             policy=Path(values["policy"]),
             identity=str(values["identity"]),
-            api_key_file=Path(key_file) if key_file else None,
+            api_key_file=_path(values["api_key_file"]),
             api_key_secret=values["api_key_secret"],
+            token_file=_path(values["token_file"]),
+            certificate_file=_path(values["certificate_file"]),
+            certificate_key_file=_path(values["certificate_key_file"]),
             timeout_seconds=_seconds(values["timeout_seconds"]),
-            head_file=Path(head_file) if head_file else None,
+            head_file=_path(values["head_file"]),
         )
 
 
@@ -159,6 +181,10 @@ def gather(
             hint=f"set it in the environment or in {FILE}; `cloister host dev` writes one",
         )
     return values
+
+
+def _path(value: Any) -> Path | None:
+    return Path(value) if value else None
 
 
 def _seconds(value: Any) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from cloister.errors import ConfigurationError
+from cloister.protocol.deployment import audience
 from cloister.secret import Secret
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ __all__ = ["CLOUDS", "ApiKey", "Identity", "audience", "identity_from"]
 MAX_KEY_BYTES = 512
 CLOUDS: Final = {"aws": "cloister_aws.identity"}
 """Modules that give `workload() -> Identity` and `stored_key(name) -> Identity`, by name of the identity."""
+_FILES: Final = ("token", "mtls")
 _STORES: Final = {"arn:": "aws"}
 """Which cloud keeps a secret of this name."""
 
@@ -42,11 +44,6 @@ class Identity(Protocol):
             UnavailableError: Whoever issues it does not answer now.
         """
         ...
-
-
-def audience(deployment: str) -> str:
-    """The audience of tokens for a deployment, and for no other (PROTOCOL 4)."""
-    return f"cloister:{deployment}"
 
 
 class ApiKey:
@@ -100,8 +97,10 @@ def identity_from(settings: Settings) -> Identity:
     """
     if settings.identity in CLOUDS:
         return cast("Identity", _adapter(settings.identity).workload())
+    if settings.identity in _FILES:
+        return _from_files(settings)
     if settings.identity != "key":
-        known = ", ".join(["key", *CLOUDS])
+        known = ", ".join(["key", *_FILES, *CLOUDS])
         raise ConfigurationError("CLOISTER_IDENTITY is not a known identity", hint=f"one of {known}")
     if settings.api_key_file is not None:
         return ApiKey.from_file(settings.api_key_file)
@@ -114,6 +113,20 @@ def identity_from(settings: Settings) -> Identity:
             "CLOISTER_API_KEY_SECRET names no secret of a known cloud", hint="for AWS it is an ARN"
         )
     return cast("Identity", _adapter(cloud).stored_key(name))
+
+
+def _from_files(settings: Settings) -> Identity:
+    from cloister.identity_files import Certificate, TokenFile  # noqa: PLC0415 (what few need loads nothing for the rest)
+
+    if settings.identity == "token":
+        if settings.token_file is None:
+            raise ConfigurationError("identity `token` needs CLOISTER_TOKEN_FILE")
+        return TokenFile(settings.token_file)
+    if settings.certificate_file is None or settings.certificate_key_file is None:
+        raise ConfigurationError(
+            "identity `mtls` needs CLOISTER_CERTIFICATE_FILE and CLOISTER_CERTIFICATE_KEY_FILE"
+        )
+    return Certificate.from_files(settings.certificate_file, settings.certificate_key_file)
 
 
 def _adapter(cloud: str) -> Any:

@@ -7,10 +7,9 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from cloister_host.audit.entry import Entry
 from cloister_host.identity.caller import SYSTEM_TENANT, Caller, Subject
+from cloister_host.identity.issuer_keys import Fetch
 from cloister_host.keymanager.root import RootKey
 from cloister_host.services import Services, bootstrap, build_services
 from cloister_host.store import Store
@@ -41,13 +40,16 @@ def caller(
 class HostWorld:
     """An initialised host with the tenants `acme` and `globex`, each with an `admin`."""
 
-    def __init__(self, folder: Path, *, root: RootKey | None = None) -> None:
+    def __init__(self, folder: Path, *, root: RootKey | None = None, fetch: Fetch | None = None) -> None:
         self.path = folder / "host.db"
         self.clock = Clock()
         self.root = root or RootKey.generate("test")
         self.store = Store(f"sqlite:///{self.path}", self.root.row_keys())
         self.store.migrate()
-        self.services: Services = build_services(self.store, self.root, self.clock)
+        self.monotonic = Clock()
+        self.services: Services = build_services(
+            self.store, self.root, self.clock, fetch=fetch, monotonic=self.monotonic
+        )
         self.operations = self.services.operations()
         self.operator_key = bootstrap(self.services)
         self.operator = caller("operator", tenant=SYSTEM_TENANT)
@@ -61,9 +63,7 @@ class HostWorld:
         operation = self.operations[op]
         request = operation.parse(json.dumps(payload).encode())
         with self.store.begin() as tx:
-            result = operation.handler(who, request, tx)
-            msgspec.json.encode(result)  # it has to fit a reply
-            return result
+            return operation.handler(who, request, tx)
 
     def grant(self, principal: str, action: str, resource: str, *, by: Caller | None = None) -> None:
         self.call(by or self.admin, "grant.create", principal=principal, action=action, resource=resource)
@@ -75,9 +75,15 @@ class HostWorld:
         return caller(name, kind=kind)
 
     def authenticate(self, api_key: str, *, tenant: str = "acme") -> Caller:
-        credential = {"type": "api-key", "value": api_key}
+        return self.sign_in({"type": "api-key", "value": api_key}, tenant=tenant)
+
+    def sign_in(self, credential: Any, *, tenant: str = "acme", **more: Any) -> Caller:
+        """As the dispatcher does it: what comes from outside first, then in a transaction."""
+        self.services.identity.prepare(self.store, tenant, credential)
         with self.store.begin() as tx:
-            return self.services.identity.authenticate(tx, tenant, credential, correlation_id="request-1")
+            return self.services.identity.authenticate(
+                tx, tenant, credential, correlation_id="request-1", **more
+            )
 
     def audited(self, act: str | None = None, *, tenant: str = "acme") -> list[Entry]:
         with self.store.begin() as tx:

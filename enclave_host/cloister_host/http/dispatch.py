@@ -18,11 +18,10 @@ from cloister import jose
 from cloister.errors import (
     CloisterError,
     ConfigurationError,
-    IdentityError,
     QuorumNeededError,
     UnavailableError,
 )
-from cloister.protocol import OpenedRequest, open_request, request_kid, seal_reply
+from cloister.protocol import OpenedRequest, body_digest, open_request, request_kid, seal_reply
 from cloister_host.http.metrics import Metrics
 from cloister_host.identity.caller import Caller
 from cloister_host.keysets import KeysetManager
@@ -37,6 +36,7 @@ __all__ = ["Act", "Dispatcher"]
 log = structlog.get_logger(__name__)
 
 IDEMPOTENCY_KEY_CHARS: Final = range(1, 129)
+MAX_PURPOSE_CHARS: Final = 128
 DIAGNOSES: Final = "audit."
 """What is still answered once the log was found to be tampered with."""
 
@@ -46,15 +46,35 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
 
     op: str
     tenant: str
-    credential: dict[str, str]
+    credential: dict[str, str | list[str]]
     payload: msgspec.Raw
     idempotency_key: str = ""
+    purpose: Annotated[str, msgspec.Meta(max_length=MAX_PURPOSE_CHARS)] = ""
     log_size: Annotated[int, msgspec.Meta(ge=0, lt=2**62)] = 0
 
     @property
     def digest(self) -> bytes:
         """What an idempotency key stands for."""
         return hashlib.sha256(self.op.encode() + b"\x00" + bytes(self.payload)).digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Proof:
+    """The request as a client certificate's key signs it."""
+
+    kid: str
+    jti: str
+    body: _Body
+
+    def digest(self) -> bytes:
+        body = self.body
+        return body_digest(
+            bytes(body.payload),
+            op=body.op,
+            tenant=body.tenant,
+            idempotency_key=body.idempotency_key,
+            purpose=body.purpose,
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -152,6 +172,8 @@ class Dispatcher:
         task: _Task | None = None
         try:
             task = self._task(request.plaintext)
+            # What comes from outside is fetched before a transaction begins, never in one.
+            self._services.identity.prepare(self._services.store, task.body.tenant, task.body.credential)
             answer = self._staged if task.operation.staged else self._direct
             return answer(request, task, correlation_id)
         except CloisterError as error:
@@ -180,7 +202,7 @@ class Dispatcher:
             stored = services.replay.begin(tx, request.jti, request.digest, request.expires)
             if stored is not None:
                 return stored
-            caller = self._authenticate(tx, task, correlation_id)
+            caller = self._authenticate(tx, request, task, correlation_id)
             if not task.operation.effect:
                 result = msgspec.json.encode(task.operation.handler(caller, task.payload, tx))
                 return self._reply(tx, request, body, result)
@@ -199,7 +221,7 @@ class Dispatcher:
             stored = services.replay.begin(tx, request.jti, request.digest, request.expires)
             if stored is not None:
                 return stored
-            caller = self._authenticate(tx, task, correlation_id)
+            caller = self._authenticate(tx, request, task, correlation_id)
             claim = services.idempotency.claim(tx, caller, body.op, body.idempotency_key, body.digest)
             if isinstance(claim, Done):
                 return self._reply(tx, request, body, claim.result)
@@ -224,9 +246,14 @@ class Dispatcher:
             raise
         return act.reply
 
-    def _authenticate(self, tx: Tx, task: _Task, correlation_id: str) -> Caller:
+    def _authenticate(self, tx: Tx, request: OpenedRequest, task: _Task, correlation_id: str) -> Caller:
         task.caller = self._services.identity.authenticate(
-            tx, task.body.tenant, task.body.credential, correlation_id=correlation_id
+            tx,
+            task.body.tenant,
+            task.body.credential,
+            correlation_id=correlation_id,
+            proof=_Proof(kid=request.kid, jti=request.jti, body=task.body),
+            purpose=task.body.purpose,
         )
         return task.caller
 
@@ -251,18 +278,13 @@ class Dispatcher:
             members["proposal_id"] = failure.proposal_id
         error = b'{"error":' + msgspec.json.encode(members)
         # Whoever could not say who they are must not be able to fill the store, or make it work.
-        if isinstance(failure, IdentityError | ReplayError):
+        if task is None or task.caller is None or isinstance(failure, ReplayError):
             return seal_reply(error + b"}", request=request)
         with self._services.store.begin() as tx:
-            reply = seal_reply(error + self._log_part(tx, task) + b"}", request=request)
+            log_part = self._services.log.for_reply(tx, task.body.log_size)
+            reply = seal_reply(error + log_part + b"}", request=request)
             self._services.replay.keep(tx, request.jti, request.digest, request.expires, reply)
         return reply
-
-    def _log_part(self, tx: Tx, task: _Task | None) -> bytes:
-        """What a refusal says of the log, to callers who are known."""
-        if task is None or task.caller is None:
-            return b""
-        return self._services.log.for_reply(tx, task.body.log_size)
 
 
 def _body(plaintext: bytes) -> _Body:

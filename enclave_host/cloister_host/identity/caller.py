@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Final, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
 
 __all__ = ["OPERATOR", "SYSTEM_TENANT", "Caller", "Kind", "Subject"]
 
@@ -25,6 +26,8 @@ class Caller:
             confidential function.
         correlation_id: Ties the audit entries and logs of one request together.
         on_behalf_of: The principal that invoked a confidential function.
+        purpose: What the caller says it does this for; recorded, and asked for by conditions of grants.
+        claims: What the issuer of its credential says of it, for conditions of grants.
     """
 
     tenant: str
@@ -32,6 +35,8 @@ class Caller:
     kind: Subject
     correlation_id: str
     on_behalf_of: str = ""
+    purpose: str = ""
+    claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def as_function(self, digest: str) -> Caller:
         """The confidential function with this digest, invoked by this caller."""

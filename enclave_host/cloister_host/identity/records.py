@@ -20,20 +20,29 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Content of a `principals` row. It has one API key at a time."""
+    """Content of a `principals` row.
+
+    Attributes:
+        api_keys: The ids of its API keys; a key that is not among them is none, whatever its row says.
+    """
 
     kind: Kind
     state: Literal["active", "disabled"]
-    api_key: str
+    api_keys: tuple[str, ...]
     created_at: int
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Content of an `api_keys` row: whose it is, and its keyed hash (base64url)."""
+    """Content of an `api_keys` row: whose it is, its keyed hash (base64url), and when it ends.
+
+    Attributes:
+        expires: Epoch seconds, or 0 for never.
+    """
 
     principal: str
     hash: str
     created_at: int
+    expires: int = 0
 
 
 TENANTS: Final = Table("tenants", Tenant, "tenant")

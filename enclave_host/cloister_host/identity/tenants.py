@@ -34,6 +34,7 @@ _ADMIN_ACTIONS: Final = (
     "function.logs",
     "delivery.manage",
     "audit.read",
+    "issuer.manage",
     "quorum.manage",
 )
 _OPERATOR_ACTIONS: Final = (
@@ -41,6 +42,7 @@ _OPERATOR_ACTIONS: Final = (
     "principal.manage",
     "grant.manage",
     "audit.read",
+    "issuer.manage",
     "quorum.manage",
 )
 

@@ -52,6 +52,7 @@ ACTIONS: Final = {
     "deliver": "origin",
     "delivery.manage": "delivery",
     "audit.read": "audit",
+    "issuer.manage": "issuer",
     "quorum.manage": "act",
     "approve": "act",
 }
@@ -69,6 +70,7 @@ _NEVER_FAAS: Final = frozenset(
         "principal.manage",
         "grant.manage",
         "tenant.manage",
+        "issuer.manage",
         "quorum.manage",
         "approve",
     }

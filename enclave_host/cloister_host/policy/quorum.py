@@ -127,14 +127,21 @@ class Quorum:
         self._approved(tx, caller, act, resource, digest, detail)
 
     def require_for_credential(
-        self, tx: Tx, caller: Caller, principal: str, resource: str, digest: bytes
+        self,
+        tx: Tx,
+        caller: Caller,
+        principal: str,
+        resource: str,
+        digest: bytes,
+        *,
+        detail: Mapping[str, str | int] | None = None,
     ) -> None:
         """`require` for an act after which somebody else can act as `principal`.
 
         Arguments and errors as in `require`.
         """
         act = QUORUM_CHANGE if self._approvers.is_one(tx, caller.tenant, principal) else "policy.change"
-        self.require(tx, caller, act, resource, digest, detail={"principal": principal})
+        self.require(tx, caller, act, resource, digest, detail={"principal": principal, **(detail or {})})
 
     def missing(self, tx: Tx, tenant: str, proposal: Proposal) -> int:
         """How many approvals a proposal still lacks; those who may approve no longer do not count."""

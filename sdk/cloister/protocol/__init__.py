@@ -10,7 +10,7 @@ from cloister.protocol.attest import (
     appraise_staple,
 )
 from cloister.protocol.delivery import VerifiedDelivery, payload_digest, verify_delivery
-from cloister.protocol.deployment import deployment_id, deployment_of
+from cloister.protocol.deployment import audience, deployment_id, deployment_of
 from cloister.protocol.exchange import (
     OpenedRequest,
     RequestBinding,
@@ -45,6 +45,7 @@ __all__ = [
     "VerifiedDelivery",
     "appraise_document",
     "appraise_staple",
+    "audience",
     "bind_request",
     "body_digest",
     "deployment_id",

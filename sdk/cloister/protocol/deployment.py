@@ -16,12 +16,17 @@ import rfc8785
 from cloister import jose
 from cloister.errors import EvidenceError
 
-__all__ = ["deployment_id", "deployment_of", "sign_as_deployment", "verify_as_deployment"]
+__all__ = ["audience", "deployment_id", "deployment_of", "sign_as_deployment", "verify_as_deployment"]
 
 
 def deployment_id(public_key: bytes) -> str:
     """Name of a deployment: base64url SHA-256 of the raw Ed25519 public key."""
     return jose.b64url_encode(hashlib.sha256(public_key).digest())
+
+
+def audience(deployment: str) -> str:
+    """The audience of tokens for a deployment, and for no other (PROTOCOL 4)."""
+    return f"cloister:{deployment}"
 
 
 def deployment_of(key: jose.Key) -> str:

@@ -55,7 +55,7 @@ def test_every_refusal_is_the_same(host: HostWorld) -> None:
 
 
 def test_a_refusal_repeats_nothing_of_the_credential(host: HostWorld) -> None:
-    text = refusal(host, host.admin_key[:-1] + "A")[0]
+    text = refusal(host, host.admin_key[:-1] + ("A" if host.admin_key[-1] != "A" else "Q"))[0]
     assert host.admin_key[4:20] not in text
     assert host.admin_key[21:40] not in text
 
@@ -160,7 +160,7 @@ def test_any_text_is_an_api_key_or_an_identity_error(text: str) -> None:
     try:
         parsed = parse_api_key(text)
     except IdentityError as error:
-        assert text == "" or text not in str(error)  # noqa: PT017 (most texts do not parse)
+        assert str(error) == "the credential was not accepted"  # noqa: PT017 (most texts do not parse)
     else:
         assert text == f"clk_{parsed.id}_{parsed.secret.reveal().decode()}"
         assert parsed.secret.reveal().decode() not in repr(parsed)
