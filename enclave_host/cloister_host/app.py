@@ -95,7 +95,7 @@ def build(
     """
     with ExitStack() as stack:
         # The sandbox first: nothing that it starts may ever have shared memory with a key.
-        sandbox = choose_sandbox(settings.accepted_sandboxes)
+        sandbox = choose_sandbox(settings.accepted_sandboxes, settings.accepted_missing_layers)
         stack.callback(sandbox.close)
         parts = build_attester(settings.attester, state=settings.state, clock=clock, attester=attester)
         stack.callback(parts.endorser.close)

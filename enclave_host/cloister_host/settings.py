@@ -33,6 +33,8 @@ class HostSettings:
             switch: it is attested, and production policies refuse it.
         accepted_sandboxes: Sandbox levels that may run functions; the strongest this machine gives is
             used, and attested. Less than `namespaces` has to be accepted by name.
+        accepted_missing_layers: Layers of the sandbox `namespaces` that this machine may lack, by name
+            (`net`, `ipc`, `uts`, `cgroup`, `landlock`, `seccomp`). What is missing is attested.
         deliveries: When deliveries that failed are sent again.
     """
 
@@ -45,6 +47,7 @@ class HostSettings:
     egress_trust_anchors: tuple[Path, ...] = field(default=())
     egress_allow_private_addresses: bool = False
     accepted_sandboxes: frozenset[Level] = frozenset({"namespaces"})
+    accepted_missing_layers: frozenset[str] = frozenset()
     deliveries: Schedule = field(default_factory=Schedule)
 
     @property

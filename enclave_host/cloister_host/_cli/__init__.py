@@ -107,6 +107,10 @@ def serve(  # noqa: PLR0917 (typer makes options of parameters)
         Level | None,
         typer.Option(help="Also accept this weaker sandbox for functions. It is attested."),
     ] = None,
+    accept_missing_layer: Annotated[
+        list[str] | None,
+        typer.Option(help="Run functions though this machine lacks this layer; repeatable. It is attested."),
+    ] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM certificate chain.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM private key.")] = None,
     tls_elsewhere: Annotated[bool, typer.Option(help="TLS ends in front of this host.")] = False,  # noqa: FBT002 (an option)
@@ -125,6 +129,7 @@ def serve(  # noqa: PLR0917 (typer makes options of parameters)
         egress_trust_anchors=tuple(egress_trust_anchor or ()),
         egress_allow_private_addresses=egress_allow_private_addresses,
         accepted_sandboxes=frozenset({"namespaces", accept_sandbox or "namespaces"}),
+        accepted_missing_layers=frozenset(accept_missing_layer or ()),
     )
     with build(settings) as host:
         machine = host.machine

@@ -55,11 +55,12 @@ class DeadlineError(ChannelError):
 
 
 class Load(msgspec.Struct, frozen=True, tag="load", array_like=True):
-    """To the worker: import this code and say what it declares; with `check`, look at all of it first."""
+    """To the worker: import this code; with `check`, look at all of it first and say what it declares."""
 
     entrypoint: str
     settings: dict[str, str]
     check: bool = False
+    logs: bool = False
 
 
 class Call(msgspec.Struct, frozen=True, tag="call", array_like=True):
@@ -86,7 +87,7 @@ class Refusal(msgspec.Struct, frozen=True, tag="refusal", array_like=True):
 
 
 class Loaded(msgspec.Struct, frozen=True, tag="loaded", array_like=True, forbid_unknown_fields=True):
-    """From the worker: the manifest that the code itself declares, and what a look at it has found."""
+    """From the worker; if checked, the manifest that the code declares and what a look at it has found."""
 
     manifest: bytes
     notes: list[str] = []

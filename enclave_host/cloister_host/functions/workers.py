@@ -71,8 +71,9 @@ class Worker:
 
     Args:
         process: Just started.
-        manifest: What the bundle says; the code must declare the same.
-        check: Whether all of its code is looked at first; what was found is in `notes`.
+        manifest: What the bundle says.
+        check: Whether all of its code is looked at first, and has to declare the same as the manifest, as
+            before a deployment; what was found is in `notes`.
 
     Raises:
         FunctionError: The code does not load, or declares something else.
@@ -142,9 +143,11 @@ class Worker:
     def _load(self, *, check: bool) -> None:
         deadline = time.monotonic() + LOAD_SECONDS
         try:
-            self._channel.send(
-                Load(self._manifest.entrypoint, dict(self._manifest.settings), check), deadline=deadline
+            manifest = self._manifest
+            load = Load(
+                manifest.entrypoint, dict(manifest.settings), check=check, logs=manifest.logs is not None
             )
+            self._channel.send(load, deadline=deadline)
             frame = self._channel.receive(deadline=deadline)
         except DeadlineError:
             raise LimitError("the function took too long to load", hint="do less at import") from None
@@ -155,9 +158,9 @@ class Worker:
                 f"the function cannot be imported: {self._name(frame)}",
                 hint="is everything it imports in its folder?",
             )
-        if not isinstance(frame, Loaded) or not hmac.compare_digest(
-            frame.manifest, self._manifest.canonical()
-        ):
+        # A digest stands for code and manifest: once they have been compared, they stay the same.
+        expected = manifest.canonical() if check else b""
+        if not isinstance(frame, Loaded) or not hmac.compare_digest(frame.manifest, expected):
             raise FunctionError(
                 "the code does not declare what the manifest says",
                 hint="build the bundle again from these sources",
@@ -285,7 +288,7 @@ class Pool:
     def worker(
         self, key: WorkerKey, load: Callable[[], tuple[Job, Manifest]], *, check: bool = False
     ) -> Iterator[Worker]:
-        """Lend a worker for one call; `load` is asked for the code if none is warm, and checked if wanted.
+        """Lend a worker for one call; `load` is asked for the code if none is warm; deployments `check`.
 
         Raises:
             UnavailableError: All are busy for too long, or no process can be started.

@@ -78,3 +78,22 @@ def test_an_error_carries_no_text(prison: Prison, body: str, capfd: pytest.Captu
 
 def test_an_undeclared_origin_is_not_asked(prison: Prison) -> None:
     assert prison.run("return attempt(lambda: partner.get('/'))") == "CloisterError"
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        "import random\nreturn str(random.random())",
+        "import random\nreturn str(random.Random().random())",
+        "import secrets\nreturn secrets.token_hex(16)",
+        "import uuid\nreturn str(uuid.uuid4())",
+        "import ssl\nreturn ssl.RAND_bytes(16).hex()",
+        "import numpy\nreturn str(numpy.random.random())",
+        "import numpy\nreturn str(numpy.random.default_rng().random())",
+        "import tempfile\nreturn next(tempfile._get_candidate_names())",
+    ],
+    ids=["random", "Random", "secrets", "uuid4", "OpenSSL", "numpy.random", "default_rng", "tempfile"],
+)
+def test_no_two_workers_draw_the_same_random_numbers(prison: Prison, draw: str) -> None:
+    drawn = [prison.run(draw, principal=principal, memory_mib=256) for principal in "abc"]
+    assert len(set(drawn)) == 3

@@ -9,13 +9,31 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     # The worker process imports through this file and needs nothing of this.
     from cloister.function.bundle import Bundle
 
-__all__ = ["Job", "Process", "Sandbox"]
+__all__ = ["LAYERS", "Job", "Process", "Sandbox"]
+
+LAYERS: Final = (
+    "user",
+    "mnt",
+    "pid",
+    "net",
+    "ipc",
+    "uts",
+    "cgroup",
+    "pivot_root",
+    "landlock",
+    "seccomp",
+    "no_new_privs",
+    "no_capabilities",
+    "undumpable",
+    "rlimits",
+)
+"""What a host without a missing layer has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

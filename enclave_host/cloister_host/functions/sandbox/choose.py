@@ -3,48 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Final, Literal
+from typing import Literal
 
 from cloister.errors import ConfigurationError
-from cloister_host.functions.sandbox import Sandbox
+from cloister_host.functions.sandbox import LAYERS, Sandbox
 from cloister_host.functions.sandbox.namespaces import NamespaceSandbox
 from cloister_host.functions.sandbox.process import ProcessSandbox
 
-__all__ = ["LAYERS", "Level", "choose_sandbox", "missing_layers"]
+__all__ = ["Level", "choose_sandbox", "missing_layers"]
 
 Level = Literal["namespaces", "process"]
 
-LAYERS: Final = (
-    "user",
-    "mnt",
-    "pid",
-    "net",
-    "ipc",
-    "uts",
-    "cgroup",
-    "pivot_root",
-    "landlock",
-    "seccomp",
-    "no_new_privs",
-    "no_capabilities",
-    "rlimits",
-)
-"""What a host without a missing layer has."""
 
-_STRONGEST_FIRST: Final[dict[Level, Callable[[], Sandbox]]] = {
-    "namespaces": NamespaceSandbox,
-    "process": ProcessSandbox,
-}
-
-
-def choose_sandbox(accepted: Collection[Level] = frozenset({"namespaces"})) -> Sandbox:
+def choose_sandbox(
+    accepted: Collection[Level] = frozenset({"namespaces"}), accepted_missing: Collection[str] = frozenset()
+) -> Sandbox:
     """Start the strongest accepted sandbox; call it before any key is loaded.
+
+    Args:
+        accepted: Levels that may run functions.
+        accepted_missing: Layers of the level `namespaces` that this machine may lack.
 
     Raises:
         ConfigurationError: This machine gives none of them. Functions do not run with less.
     """
+    strongest_first: dict[Level, Callable[[], Sandbox]] = {
+        "namespaces": lambda: NamespaceSandbox(accepted_missing),
+        "process": ProcessSandbox,
+    }
     refusal = ConfigurationError("no sandbox is accepted", hint="accept `namespaces`")
-    for level, start in _STRONGEST_FIRST.items():
+    for level, start in strongest_first.items():
         if level not in accepted:
             continue
         try:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 __all__ = [
     "bind_read_only",
     "bound_capabilities",
+    "cloner",
     "drop_capabilities",
     "make_mounts_private",
     "map_users",
@@ -22,13 +24,16 @@ __all__ = [
     "pivot",
     "restrict_paths",
     "seal_mounts",
+    "set_host_name",
     "unshare",
 ]
 
 _libc = ctypes.CDLL(None, use_errno=True)
+# Keeps the interpreter's lock: a cloned child must not have to wait for it.
+_locked_libc = ctypes.PyDLL(None, use_errno=True)
 _long = ctypes.c_long
 
-# Flags of unshare(2).
+# Flags of unshare(2) and clone3(2).
 NAMESPACES: Final = {
     "mnt": 0x0002_0000,
     "cgroup": 0x0200_0000,
@@ -42,7 +47,7 @@ NAMESPACES: Final = {
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 _MS_BIND, _MS_REC, _MS_PRIVATE = 4096, 16384, 1 << 18
 _MNT_DETACH: Final = 2
-_SYS_MOUNT_SETATTR: Final = 442
+_SYS_CLONE3, _SYS_MOUNT_SETATTR = 435, 442
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV, _ATTR_NOEXEC = 1, 2, 4, 8
 _SYS_PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41}
@@ -78,6 +83,31 @@ def unshare(names: Iterable[str]) -> None:
     _check(_libc.unshare(sum(NAMESPACES[name] for name in names)), "unshare")
 
 
+def cloner(names: Iterable[str]) -> Callable[[], int]:
+    """Give a function that forks into new namespaces of these kinds; it returns 0 in the child.
+
+    Not os.fork(): what Python and libc do after a fork touches half a megabyte that would no longer be
+    shared with the other children. For a process with one thread only; the child has to seed generators
+    of random numbers itself.
+    """
+    flags = sum(NAMESPACES[name] for name in names)
+    # struct clone_args, version 0: flags, three descriptors and ids, the signal of its end, stack, tls.
+    arguments = ctypes.create_string_buffer(struct.pack("=8Q", flags, 0, 0, 0, signal.SIGCHLD, 0, 0, 0))
+    number, size, call = _long(_SYS_CLONE3), _long(64), _locked_libc.syscall
+
+    def clone() -> int:
+        process: int = call(number, arguments, size)
+        return process if process >= 0 else _check(process, "clone3")
+
+    return clone
+
+
+def set_host_name(name: str) -> None:
+    """Name the machine, in this uts namespace."""
+    text = name.encode()
+    _check(_libc.sethostname(text, ctypes.c_size_t(len(text))), "sethostname")
+
+
 def map_users(process: str, ranges: Sequence[tuple[int, int]]) -> None:
     """Say which users a new user namespace has: pairs of (inside, outside), one user each."""
     text = "".join(f"{inside} {outside} 1\n" for inside, outside in ranges)
@@ -87,9 +117,9 @@ def map_users(process: str, ranges: Sequence[tuple[int, int]]) -> None:
     (folder / "uid_map").write_text(text, encoding="ascii")
 
 
-def mount_tmpfs(target: str, *, size_bytes: int, mode: str) -> None:
-    """Mount an empty file system in memory; nothing on it can be executed or mapped executable."""
-    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+def mount_tmpfs(target: str, *, size_bytes: int, mode: str, executable: bool = False) -> None:
+    """Mount an empty file system in memory; nothing on it can be executed unless that is said."""
+    flags = _MS_NOSUID | _MS_NODEV | (0 if executable else _MS_NOEXEC)
     _mount("tmpfs", target, "tmpfs", flags, f"size={size_bytes},mode={mode},nr_inodes=4096")
 
 

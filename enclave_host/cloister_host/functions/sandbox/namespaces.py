@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -21,20 +22,27 @@ from typing import Final
 import msgspec
 
 from cloister.errors import ConfigurationError, UnavailableError
-from cloister_host.functions.sandbox import Job
+from cloister_host.functions.sandbox import LAYERS, Job
+from cloister_host.functions.sandbox.messages import READY, Questions, Spawn
 from cloister_host.functions.sandbox.process import ENVIRONMENT
-from cloister_host.functions.sandbox.zygote import MESSAGE_BYTES, Spawn, Spawned
+from cloister_host.functions.sandbox.proof import prove
 
-__all__ = ["NamespaceSandbox"]
+__all__ = ["OPTIONAL", "NamespaceSandbox"]
 
 _SPAWN_SECONDS: Final = 20.0
-_NAMESPACES: Final = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
+_PROBE_MIB: Final = 16
+OPTIONAL: Final = frozenset({"net", "ipc", "uts", "cgroup", "landlock", "seccomp"})
+"""Layers that a machine may lack if that was accepted by name; without the others there is no jail."""
 
 
 class NamespaceSandbox:
-    """Starts the zygote and proves the layers on this kernel with a first worker.
+    """Starts the zygote and proves the layers on this kernel with first workers (`proof`).
 
     Build it before any key is loaded: what is forked later never shared memory with one.
+
+    Args:
+        accepted_missing: Layers that may be missing on this machine; they are used where they are there.
+        without: Layers to leave out, for showing that this is noticed.
 
     Raises:
         ConfigurationError: This machine does not give a layer.
@@ -42,100 +50,111 @@ class NamespaceSandbox:
 
     level: Final = "namespaces"
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    def __init__(
+        self, accepted_missing: Collection[str] = frozenset(), *, without: Collection[str] = frozenset()
+    ) -> None:
+        if not OPTIONAL.issuperset(accepted_missing):
+            raise ConfigurationError(
+                "this layer of the sandbox cannot be done without",
+                hint=f"layers that may be missing if named: {', '.join(sorted(OPTIONAL))}",
+            )
         # PR_SET_PDEATHSIG follows the thread that forked, so that thread must live as long as the host.
         self._spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sandbox")
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.settimeout(_SPAWN_SECONDS)
-        with theirs:
-            self._zygote = self._spawner.submit(_start_zygote, theirs).result()
         try:
-            self.layers: Final = self._prove()
-        except (UnavailableError, OSError) as error:
-            self.close()
-            raise ConfigurationError(
-                f"this machine does not give the sandbox for functions: {error}",
-                hint="allow user namespaces, Landlock and seccomp, or accept the level `process` by name",
-            ) from None
+            self.layers: Final = self._open(frozenset(accepted_missing), frozenset(without))
+        except BaseException:
+            self._spawner.shutdown()
+            raise
 
     def start(self, job: Job) -> JailedProcess:
         """Start a worker; it has not imported tenant code yet."""
+        return self._start(job, None)
+
+    def close(self) -> None:
+        """End the zygote, and with it every worker that is left."""
+        self._hang_up()
+        self._spawner.shutdown()
+
+    def _open(self, accepted: frozenset[str], without: frozenset[str]) -> tuple[str, ...]:
+        """Start with every layer, or else with those that may not be missing; gives what is proven."""
+        failed: Exception | None = None
+        for left_out in dict.fromkeys((without, without | accepted)):
+            self._call(left_out)
+            try:
+                proven = prove(lambda questions: self._start(_PROBE, questions))
+                missing = set(LAYERS) - {*proven, *accepted}
+                if not missing:
+                    return proven
+                failed = OSError(", ".join(sorted(missing)))
+            except (UnavailableError, OSError) as error:
+                failed = error
+            self._hang_up()
+        raise ConfigurationError(
+            f"this machine does not give the sandbox for functions: {failed}",
+            hint="allow user namespaces, Landlock and seccomp, or accept by name a layer that may be missing"
+            " or the level `process`",
+        )
+
+    def _call(self, without: Collection[str]) -> None:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.settimeout(_SPAWN_SECONDS)
+        with theirs:
+            self._zygote = self._spawner.submit(_start_zygote, theirs, without).result()
+
+    def _hang_up(self) -> None:
+        self._control.close()
+        self._zygote.kill()
+        self._zygote.wait()
+
+    def _start(self, job: Job, questions: Questions | None) -> JailedProcess:
         ours, theirs = socket.socketpair()
         code = os.memfd_create("code", os.MFD_CLOEXEC)
         try:
             with os.fdopen(os.dup(code), "wb") as file:
                 file.write(msgspec.msgpack.encode(dict(job.files)))
             os.lseek(code, 0, os.SEEK_SET)
-            handle = self._spawn(Spawn(job.memory_mib), theirs.fileno(), code)
+            spawn = msgspec.msgpack.encode(Spawn(job.memory_mib, questions))
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno(), code]))]
+            self._control.sendmsg([spawn], rights)
+            theirs.close()
+            process = JailedProcess(_receive_handle(ours), ours)
+        except OSError:
+            ours.close()
+            raise UnavailableError(
+                "no worker process could be started", hint="retry later; is there memory left?"
+            ) from None
         except BaseException:
             ours.close()
             raise
         finally:
             theirs.close()
             os.close(code)
-        process = JailedProcess(handle, ours)
         # Without privileges an undumpable process cannot be marked; it still goes before the host.
         with contextlib.suppress(OSError):
             Path(f"/proc/{process.pid}/oom_score_adj").write_text("1000", encoding="ascii")
         return process
 
-    def close(self) -> None:
-        """End the zygote, and with it every worker that is left."""
-        self._control.close()
-        self._zygote.kill()
-        self._zygote.wait()
-        self._spawner.shutdown()
 
-    def _spawn(self, spawn: Spawn, *descriptors: int) -> int:
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
-        with self._lock:
-            try:
-                self._control.sendmsg([msgspec.msgpack.encode(spawn)], rights)
-                reply, received, _flags, _ = socket.recv_fds(self._control, MESSAGE_BYTES, 1)
-            except OSError:
-                # A late answer must not be taken for the answer to the next request.
-                self._zygote.kill()
-                raise UnavailableError("the sandbox does not answer", hint="restart the host") from None
-        if not reply or not received:
-            failed = msgspec.msgpack.decode(reply, type=Spawned).failed if reply else "the zygote ended"
-            raise UnavailableError(f"no worker process could be started ({failed})", hint="retry later")
-        return received[0]
+_PROBE: Final = Job(owner=("", ""), files={}, memory_mib=_PROBE_MIB)
 
-    def _prove(self) -> tuple[str, ...]:
-        """Let the kernel say from outside what holds for a worker."""
-        worker = self.start(Job(owner=("", ""), files={}, memory_mib=16))
-        try:
-            status = dict(
-                line.split(":\t", 1)
-                for line in Path(f"/proc/{worker.pid}/status").read_text(encoding="ascii").splitlines()
-                if ":\t" in line
-            )
-            missing = [
-                name
-                for name, holds in {
-                    "seccomp": status["Seccomp"] == "2",
-                    "no_new_privs": status["NoNewPrivs"] == "1",
-                    "capabilities": all(int(status[c], 16) == 0 for c in ("CapEff", "CapPrm", "CapBnd")),
-                    # In the host's namespace, the zygote's, and its own, where it is the first.
-                    "pid": status["NSpid"].split()[-1] == "1" and len(status["NSpid"].split()) >= 3,  # noqa: PLR2004
-                    **{name: worker.in_namespace_of_its_own(name) for name in _NAMESPACES},
-                }.items()
-                if not holds
-            ]
-        finally:
-            worker.kill()
-        if missing:
-            raise OSError(", ".join(missing))
-        return (
-            *_NAMESPACES,
-            "pivot_root",
-            "landlock",
-            "seccomp",
-            "no_new_privs",
-            "no_capabilities",
-            "rlimits",
-        )
+
+def _receive_handle(connection: socket.socket) -> int:
+    """Wait until a worker stands behind every layer; gives the descriptor of its process."""
+    connection.settimeout(_SPAWN_SECONDS)
+    _message, received, _flags, _ = socket.recv_fds(connection, len(READY), 1)
+    if not received:
+        raise OSError("the worker was not started")
+    try:
+        # Only a worker whose every layer stands says this, and it has seen no tenant code yet.
+        if connection.recv(len(READY)) != READY:
+            raise OSError("a layer of the sandbox")
+    except BaseException:
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(received[0], signal.SIGKILL)
+        os.close(received[0])
+        raise
+    connection.settimeout(None)
+    return received[0]
 
 
 class JailedProcess:
@@ -184,10 +203,10 @@ class JailedProcess:
                 signal.pidfd_send_signal(self._handle, number)
 
 
-def _start_zygote(control: socket.socket) -> subprocess.Popen[bytes]:
+def _start_zygote(control: socket.socket, without: Collection[str]) -> subprocess.Popen[bytes]:
     command = ["-I", "-B", "-X", "utf8", "-m", "cloister_host.functions.sandbox.zygote"]
     return subprocess.Popen(  # noqa: S603 - constant program, our own arguments
-        [sys.executable, *command, str(control.fileno()), str(os.getpid())],
+        [sys.executable, *command, str(control.fileno()), str(os.getpid()), ",".join(sorted(without))],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

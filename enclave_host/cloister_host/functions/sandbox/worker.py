@@ -6,6 +6,7 @@ holds nothing worth stealing: no keys, no credentials, only the plaintext of the
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import inspect
 import json as json_module
@@ -16,6 +17,7 @@ import threading
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn, get_type_hints
 
 import msgspec
@@ -41,7 +43,7 @@ from cloister_host.functions.frames import (
 from cloister_host.functions.sandbox.inspection import describe_failure, look_at
 from cloister_host.functions.sandbox.logs import Logs
 
-__all__ = ["serve"]
+__all__ = ["Server", "serve"]
 
 
 class HostOrigin:
@@ -113,51 +115,80 @@ class Prepared:
         return msgspec.to_builtins(result, builtin_types=(bytes,), str_keys=True)
 
 
+class Server:
+    """Loads one function and answers calls of it, frame by frame.
+
+    Args:
+        channel: To the host.
+        code: Folder of the bundle.
+    """
+
+    def __init__(self, channel: Channel, code: Path) -> None:
+        self._channel = channel
+        self._code = code
+        self._logs = Logs(channel)
+        self._loaded: Prepared | None = None
+
+    def answer(self) -> bool:
+        """Answer the next frame; false if the host said something that has no answer."""
+        frame = self._channel.receive()
+        reply: msgspec.Struct
+        debug = isinstance(frame, Call) and frame.debug
+        # BaseException: SystemExit and KeyboardInterrupt of tenant code are failures of a call too.
+        try:
+            if isinstance(frame, Load):
+                reply = self._load(frame)
+            elif isinstance(frame, Call) and self._loaded is not None:
+                with self._logs.of_one_call():
+                    reply = Returned(self._loaded(frame.inputs))
+            else:
+                return False
+            self._channel.send(reply)
+        except BaseException as error:  # noqa: BLE001 - only its class leaves
+            detail = describe_failure(error) if debug else ""
+            self._channel.send(Failed(type(error).__name__[:64], detail))
+            # The error's frames hold the call's plaintext.
+            del error
+        return True
+
+    def _load(self, frame: Load) -> Loaded:
+        notes = look_at(self._code) if frame.check else []
+        sys.path.insert(0, str(self._code))
+        module_name, _, attribute = frame.entrypoint.partition(":")
+        implementation = getattr(_import(module_name, self._code), attribute)
+        if frame.logs:
+            self._logs.capture()
+        manifest = b""
+        if frame.check:
+            declared = declaration_of(implementation)
+            if declared is None:
+                raise LookupError
+            manifest = declared.manifest(implementation, frame.settings).canonical()
+        self._loaded = Prepared(implementation, self._channel)
+        # What is loaded stays; keeping the collector away from it makes calls steadier.
+        gc.freeze()
+        return Loaded(manifest, notes)
+
+
 def serve(connection: socket.socket, code: Path) -> NoReturn:
     """Load the code in `code` as the host asks, then answer calls until the host hangs up."""
     channel = Channel(connection, ToWorker)
-    loaded: Prepared | None = None
-    logs = Logs(channel)
+    server = Server(channel, code)
     _listeners.append(lambda done, total: channel.send(Progressed(100 * done // max(total, 1))))
-    try:
-        while True:
-            frame = channel.receive()
-            reply: msgspec.Struct
-            debug = isinstance(frame, Call) and frame.debug
-            # BaseException: SystemExit and KeyboardInterrupt of tenant code are failures of a call too.
-            try:
-                if isinstance(frame, Load):
-                    loaded, reply = _load(frame, code, channel, logs)
-                elif isinstance(frame, Call) and loaded is not None:
-                    with logs.of_one_call():
-                        reply = Returned(loaded(frame.inputs))
-                else:
-                    break
-                channel.send(reply)
-            except BaseException as error:  # noqa: BLE001 - only its class leaves
-                detail = describe_failure(error) if debug else ""
-                channel.send(Failed(type(error).__name__[:64], detail))
-                # The error's frames hold the call's plaintext.
-                del error
-    except ChannelError:
-        pass
+    with contextlib.suppress(ChannelError):
+        while server.answer():
+            pass
     # Without atexit handlers, which are tenant code by now.
     os._exit(0)
 
 
-def _load(frame: Load, code: Path, channel: Channel, logs: Logs) -> tuple[Prepared, Loaded]:
-    notes = look_at(code) if frame.check else []
-    sys.path.insert(0, str(code))
-    module_name, _, attribute = frame.entrypoint.partition(":")
-    implementation = getattr(import_module(module_name), attribute)
-    declared = declaration_of(implementation)
-    if declared is None:
-        raise LookupError
-    manifest = declared.manifest(implementation, frame.settings)
-    if manifest.logs is not None:
-        logs.capture()
-    loaded = Prepared(implementation, channel)
-    # What is loaded stays; keeping the collector away from it makes calls steadier.
-    gc.collect()
-    gc.freeze()
-    return loaded, Loaded(manifest.canonical(), notes)
+def _import(name: str, code: Path) -> ModuleType:
+    """Import the function's module; a plain file without the import system, which touches far more memory."""
+    path = code / f"{name}.py"
+    if "." in name or not path.is_file():
+        return import_module(name)
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module
+    exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - what this process is for
+    return module

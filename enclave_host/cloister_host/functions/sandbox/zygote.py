@@ -2,26 +2,24 @@
 
 It is started by exec before the host has loaded any key, imports what workers need once, and leaves the
 machine behind: own user, pid, network and mount namespaces, a root of its own with a read-only Python
-tree, no /proc. It runs no tenant code; that happens in the workers, each in namespaces of its own.
+tree, no /proc. It runs no tenant code and reads no bundle; that happens in the workers, each in namespaces
+of its own. Two processes: a guard outside, and the zygote proper, which the guard starts again if it dies.
 
-Arguments: descriptor of the control socket, pid of the host.
+Arguments: descriptor of the control socket, pid of the host, layers to do without (comma-separated).
 """
 
 from __future__ import annotations
 
-import array
 import contextlib
 import gc
 import os
-import resource
 import signal
 import socket
 import sys
 import sysconfig
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final, NoReturn
-
-import msgspec
 
 import cloister
 from cloister_host.functions.sandbox import linux
@@ -29,67 +27,68 @@ from cloister_host.functions.sandbox.harden import (
     die_with,
     die_with_parent,
     forgo_privileges,
-    limit_resources,
     mapped_bytes,
 )
-from cloister_host.functions.sandbox.seccomp import allow_listed_only
-from cloister_host.functions.sandbox.worker import serve
+from cloister_host.functions.sandbox.jail import Place, become_worker
+from cloister_host.functions.sandbox.messages import MESSAGE_BYTES
+from cloister_host.functions.sandbox.rehearse import fill_gaps, rehearse
 
-__all__ = ["Spawn", "Spawned"]
-
-MESSAGE_BYTES: Final = 4096
 _NOBODY: Final = 65534
-_TMP_BYTES: Final = 16 << 20
-_CODE_SLACK_BYTES: Final = 8 << 20
 _ROOT_BYTES: Final = 1 << 20
 _ZONES: Final = "/usr/share/zoneinfo"
+_NAMESPACES: Final = ("pid", "mnt", "net", "ipc", "uts", "cgroup")
+_RESTART_LIMIT: Final = 1000
 
-# Imported once here rather than in every worker.
+# Imported once here rather than in every worker; what is not there is not needed.
 _PRELOAD: Final = (
     "base64 bisect collections.abc ctypes dataclasses datetime decimal difflib enum fractions functools "
     "hashlib heapq hmac io itertools json math operator random re statistics string struct textwrap typing "
-    "unicodedata uuid zoneinfo"
+    "unicodedata uuid zoneinfo numpy"
 )
 
 
-class Spawn(msgspec.Struct, frozen=True):
-    """To the zygote, with two descriptors: the worker's socket and a file with the code."""
-
-    memory_mib: int
-
-
-class Spawned(msgspec.Struct, frozen=True):
-    """From the zygote, with a descriptor of the process; or what failed, and nothing runs."""
-
-    failed: str = ""
-
-
-def main(control: socket.socket, host: int) -> None:
+def main(control: socket.socket, host: int, without: Collection[str]) -> NoReturn:
     """Build the jail of the zygote, then fork workers until the host hangs up."""
     die_with(host)
     for name in _PRELOAD.split():
-        __import__(name)
+        with contextlib.suppress(ImportError):
+            __import__(name)
+    rehearse()
     # If memory runs out, workers go first (the host sees to it), then this, the host last.
     Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
     user = _enter_user_namespace()
-    linux.unshare(["pid", "mnt", "net", "ipc", "uts", "cgroup"])
     # Not before: the files in /proc above belong to root once a process cannot be looked into.
     forgo_privileges()
-    inner = os.fork()
-    if inner:
-        control.close()
-        os.waitpid(inner, 0)
-        os._exit(0)
-    # Pid 1 of its namespace: when it dies, for whatever reason, the kernel ends every worker.
-    die_with_parent()
-    mapped = mapped_bytes()
-    trees = _trees()
-    scratch = _scratch(trees)
-    _build_root(trees, scratch)
-    gc.collect()
-    gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    _serve_spawns(control, user=user, mapped=mapped, scratch=scratch)
+    clone = linux.cloner(name for name in _NAMESPACES if name not in without)
+    for _ in range(_RESTART_LIMIT):
+        zygote = clone()
+        if zygote == 0:
+            _become_zygote(control, user=user, without=frozenset(without))
+        # Whoever waited for a worker sees its socket close; the next request finds a new zygote.
+        if os.waitstatus_to_exitcode(os.waitpid(zygote, 0)[1]) == 0:
+            break
+    os._exit(0)
+
+
+def _become_zygote(control: socket.socket, *, user: int, without: frozenset[str]) -> NoReturn:
+    try:
+        # Pid 1 of its namespace: when it dies, for whatever reason, the kernel ends every worker.
+        die_with_parent()
+        mapped = mapped_bytes()
+        devices = os.open("/dev", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        trees = _trees()
+        scratch = _scratch(trees)
+        _build_root(trees, scratch)
+        place = Place(user=user, mapped=mapped, scratch=scratch, devices=devices, without=without)
+        gc.collect()
+        plugs = fill_gaps()
+        gc.freeze()
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        _serve_spawns(control, place)
+        del plugs
+    except BaseException:  # noqa: BLE001 - the guard starts another; nothing else may run on here
+        os._exit(1)
+    os._exit(0)
 
 
 def _enter_user_namespace() -> int:
@@ -155,92 +154,27 @@ def _scratch(trees: list[str]) -> str:
     return "/scratch" if below else "/tmp"  # noqa: S108 - the worker's own
 
 
-def _serve_spawns(control: socket.socket, *, user: int, mapped: int, scratch: str) -> NoReturn:
+def _serve_spawns(control: socket.socket, place: Place) -> None:
+    """Do as little as possible: every page that is written here is no longer shared with the workers."""
+    clone = linux.cloner(name for name in _NAMESPACES if name not in place.without)
+    space = socket.CMSG_SPACE(8)
     while True:
-        message, ancillary, _flags, _address = control.recvmsg(MESSAGE_BYTES, socket.CMSG_SPACE(8))
+        message, ancillary, _flags, _address = control.recvmsg(MESSAGE_BYTES, space)
         if not message:
-            os._exit(0)
-        descriptors = array.array("i", ancillary[0][2])
-        spawn = msgspec.msgpack.decode(message, type=Spawn)
-        if os.fork() == 0:
-            _start_worker(
-                control, spawn, descriptors[0], descriptors[1], user=user, mapped=mapped, scratch=scratch
-            )
-        for descriptor in descriptors:
-            os.close(descriptor)
-
-
-def _start_worker(
-    control: socket.socket, spawn: Spawn, channel: int, code: int, *, user: int, mapped: int, scratch: str
-) -> NoReturn:
-    """In a child of the zygote: build the worker's namespaces, fork it as their first process, report it."""
-    try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        linux.unshare(["mnt", "pid", "net", "ipc", "uts", "cgroup"])
-        _unpack(code, scratch)
+            return
+        channel, code = memoryview(ancillary[0][2]).cast("i")
+        # A machine that has no process left is no reason to die: the host sees the socket close.
+        try:
+            if clone() == 0:
+                become_worker(message, channel, code, place)
+        except OSError:
+            pass
+        os.close(channel)
         os.close(code)
-        ready, starting = os.pipe()
-        worker = os.fork()
-        if worker == 0:
-            control.close()
-            os.close(ready)
-            _become_worker(starting, channel, spawn, user=user, mapped=mapped, scratch=scratch)
-        os.close(starting)
-        handle = os.pidfd_open(worker)
-        # Only a worker whose every layer stands is reported.
-        failed = b"" if os.read(ready, 1) == b"1" else b"a layer of the sandbox"
-        reply = msgspec.msgpack.encode(Spawned(failed.decode()))
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [handle]))]
-        control.sendmsg([reply], rights if not failed else [])
-    except BaseException as error:  # noqa: BLE001 - the host must hear of it whatever it is
-        with contextlib.suppress(OSError):
-            control.send(msgspec.msgpack.encode(Spawned(str(error)[:200] or type(error).__name__)))
-        os._exit(1)
-    os._exit(0)
-
-
-def _unpack(code: int, scratch: str) -> None:
-    with os.fdopen(os.dup(code), "rb") as file:
-        files = msgspec.msgpack.decode(file.read(), type=dict[str, bytes])
-    size = sum(map(len, files.values())) + _CODE_SLACK_BYTES
-    linux.mount_tmpfs("/code", size_bytes=size, mode="755")
-    for name, content in files.items():
-        target = Path("/code") / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
-    linux.seal_mounts("/code")
-    linux.mount_tmpfs(scratch, size_bytes=_TMP_BYTES, mode="1777")
-
-
-def _become_worker(
-    starting: int, channel: int, spawn: Spawn, *, user: int, mapped: int, scratch: str
-) -> NoReturn:
-    """Give up everything, layer by layer; the last step is irreversible and the next line is tenant code."""
-    try:
-        os.setsid()
-        os.chdir(scratch)
-        keep = sorted((starting, channel))
-        for low, high in zip([2, *keep], [*keep, 1 << 16], strict=True):
-            os.closerange(low + 1, high)
-        linux.bound_capabilities()
-        if user != 0:
-            os.setresgid(user, user, user)
-            os.setresuid(user, user, user)
-        linux.drop_capabilities()
-        forgo_privileges()
-        limit_resources(memory_mib=spawn.memory_mib, mapped=mapped)
-        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-        linux.restrict_paths(writable=[scratch])
-        allow_listed_only()
-        os.write(starting, b"1")
-        os.close(starting)
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, channel)
-        serve(connection, Path("/code"))
-    except BaseException:  # noqa: BLE001 - whatever it is, this process must not go on
-        os._exit(1)
 
 
 if __name__ == "__main__":
-    control_descriptor, host_pid = map(int, sys.argv[1:])
+    control_descriptor, host_pid = map(int, sys.argv[1:3])
+    left_out = [name for name in sys.argv[3].split(",") if name]
     del sys.argv[1:]
-    main(socket.socket(fileno=control_descriptor), host_pid)
+    main(socket.socket(fileno=control_descriptor), host_pid, left_out)

@@ -1,0 +1,1 @@
+"""Code that the zygote rehearses with; see `rehearse`."""
