@@ -15,6 +15,7 @@ import cloister
 from cloister_host.attester import Attester
 from cloister_host.attester.machine import Machine
 from cloister_host.attester.parts import build_attester
+from cloister_host.audit.proofs import LogService
 from cloister_host.audit.sequencer import MERGE_DELAY_SECONDS, Sequencer
 from cloister_host.egress import Egress
 from cloister_host.egress.settings import EgressSettings
@@ -149,7 +150,8 @@ def build(
         services.log.open()
         sequencer = Sequencer(services.audit, services.log)
         stack.callback(sequencer.close)
-        operations = {**services.operations(), **functions.operations()}
+        proofs = LogService(services.log, services.audit, services.grants, keysets)
+        operations = {**services.operations(), **functions.operations(), **proofs.operations()}
         metrics = Metrics()
 
         def facts() -> Mapping[str, Any]:

@@ -29,7 +29,7 @@ from cloister.objects import ObjectHeader, ObjectKey
 from cloister.protocol.attest import AttestationDocument, AttestationResult, appraise_document
 from cloister.protocol.public_key import PublicKey, verify_public_key
 from cloister.protocol.session import Attest, Authenticate, Response, Step, attested, exchange
-from cloister.receipts import HeadKeeper
+from cloister.receipts import HeadKeeper, TreeHead
 from cloister.reply import BatchReply, Reply
 from cloister.secret import Secret
 
@@ -107,6 +107,10 @@ class Flows:
     def credential(self, step: Authenticate) -> Mapping[str, Any]:
         """The caller's credential for one request; may wait for whoever issues it."""
         return self._identity.credential(deployment=step.deployment, request=step.request)
+
+    def tree_head(self) -> TreeHead | None:
+        """The last head of the audit log that this client accepted, or kept from an earlier run."""
+        return None if self._host is None else self._heads.kept(self._host.keyset)
 
     # --- any operation ---
 

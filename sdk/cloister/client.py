@@ -33,7 +33,7 @@ from cloister.objects import (
 from cloister.protocol.attest import AttestationResult
 from cloister.protocol.public_key import PublicKey
 from cloister.protocol.session import Attest, Authenticate, Response, Send, Wait
-from cloister.receipts import HeadKeeper
+from cloister.receipts import HeadKeeper, TreeHead
 from cloister.reply import BatchReply, Reply, Token
 from cloister.secret import Secret
 from cloister.transport import Transport, TransportError
@@ -275,6 +275,11 @@ class Client:
     def attest(self) -> AttestationResult:
         """Appraise the host now, and return what was checked and what was not."""
         return self._run(self._flows.attest())
+
+    @property
+    def tree_head(self) -> TreeHead | None:
+        """The last head of the host's audit log that was accepted; None before the first reply."""
+        return self._flows.tree_head()
 
     def forget(self) -> None:
         """Drop keyset and data keys, as after a snapshot was restored."""

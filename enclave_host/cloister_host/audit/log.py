@@ -134,14 +134,14 @@ class Log:
             assert head is not None
         return head
 
-    def inclusion(self, tx: Tx, entry: Written, *, size: int | None = None) -> Proof | None:
+    def inclusion(self, tx: Tx, entry: Written) -> Proof | None:
         """Prove that an entry is in the log; None until it was given its place."""
         if entry.position is None:
             return None
         head = self.head(tx, at_least=entry.position + 1)
-        if entry.position >= (head.size if size is None else size):
-            return None
-        path = self._tree.inclusion(tx, entry.position, head.size if size is None else size)
+        if entry.position >= head.size:
+            raise TamperedError("audit")
+        path = self._tree.inclusion(tx, entry.position, head.size)
         return Proof(index=entry.position, path=path, head=head)
 
     def consistency(self, tx: Tx, first: int, second: int) -> list[bytes]:
@@ -152,9 +152,9 @@ class Log:
         """Hashes of complete subtrees, given as (level, index)."""
         return self._tree.nodes(tx, nodes)
 
-    def chain(self, tx: Tx, tenant: str) -> tuple[int, bytes]:
-        """How many of a tenant's entries have places, and the chain over their leaves."""
-        return self._chains.read(tx, tenant)
+    def extent(self, tx: Tx, tenant: str) -> tuple[TreeHead, int, bytes]:
+        """The head in the store, how many leaves of its tree are a tenant's, and the chain over them."""
+        return (self._stored(tx), *self._chains.read(tx, tenant))
 
     def for_reply(self, tx: Tx, seen: int) -> bytes:
         """The member `log` of a reply to a client that last saw a tree of `seen` leaves: `,"log":{...}`."""

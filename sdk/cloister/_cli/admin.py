@@ -1,4 +1,4 @@
-"""Administration: tenants, principals, grants, keys, secrets, token policies, deliveries, audit."""
+"""Administration: tenants, principals, grants, keys, secrets, token policies, deliveries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ key = typer.Typer(help="Keys and their versions.", no_args_is_help=True)
 secret = typer.Typer(help="Secrets for the egress of confidential functions.", no_args_is_help=True)
 token_policy = typer.Typer(help="How values become tokens.", no_args_is_help=True)
 delivery = typer.Typer(help="Deliveries to other applications.", no_args_is_help=True)
-audit = typer.Typer(help="What was done and what was refused.", no_args_is_help=True)
 
 GROUPS: Final = {
     "tenant": tenant,
@@ -33,7 +32,6 @@ GROUPS: Final = {
     "secret": secret,
     "token-policy": token_policy,
     "delivery": delivery,
-    "audit": audit,
 }
 
 
@@ -180,15 +178,6 @@ def delivery_list() -> None:
 def delivery_replay(delivery_id: str) -> None:
     """Send a delivery that was given up once more, under the same id."""
     show(call("delivery.replay", {"delivery_id": delivery_id}))
-
-
-@audit.command("list")
-def audit_list(
-    after: Annotated[str, typer.Option(help="Continue behind this entry.")] = "",
-    limit: Annotated[int, typer.Option(help="At most so many entries.")] = 100,
-) -> None:
-    """List audit entries, oldest first."""
-    show(call("audit.list", {"after": after, "limit": limit}), "entries")
 
 
 def _create_with_key(op: str, payload: dict[str, str], out: Path) -> None:

@@ -271,7 +271,7 @@ def test_a_changed_chain_of_a_tenant_is_found(host: HostWorld) -> None:
     fill(host, 3)
     host.pen("UPDATE log_tenants SET entries = entries - 1")
     with host.store.begin() as tx, pytest.raises(TamperedError):
-        host.services.log.chain(tx, "acme")
+        host.services.log.extent(tx, "acme")
 
 
 @pytest.mark.parametrize("fail", ["append", "place"])
