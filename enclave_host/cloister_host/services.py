@@ -15,12 +15,15 @@ from cloister_host.identity.issuers import IssuerService
 from cloister_host.identity.principals import PrincipalService
 from cloister_host.identity.tenants import TenantService
 from cloister_host.keymanager.administration import KeyAdministration
+from cloister_host.keymanager.applications import KeyApplications
 from cloister_host.keymanager.clock import ForwardClock
 from cloister_host.keymanager.keyring import KeyRing
 from cloister_host.keymanager.manager import KeyManager
+from cloister_host.keymanager.rewrap import Rewrapper
 from cloister_host.keymanager.root import RootKey
 from cloister_host.keymanager.scheduler import Chore
 from cloister_host.keymanager.service import KeyService
+from cloister_host.keymanager.transfer import KeyTransfer
 from cloister_host.keymanager.usage import Usage
 from cloister_host.operations import Operation
 from cloister_host.policy.approvers import Approvers
@@ -58,6 +61,9 @@ class Services:
     keymanager: KeyManager
     keys: KeyService
     key_administration: KeyAdministration
+    key_applications: KeyApplications
+    key_transfer: KeyTransfer
+    rewrapper: Rewrapper
     tokenization: TokenizationService
     secrets: Secrets
     replay: ReplayGuard
@@ -65,7 +71,7 @@ class Services:
 
     def chores(self) -> Sequence[Chore]:
         """What the scheduler does for these services."""
-        return (self.key_administration.keep,)
+        return (self.key_administration.keep, self.key_transfer.keep)
 
     def operations(self) -> Mapping[str, Operation]:
         """Every operation of these services, by name."""
@@ -77,6 +83,9 @@ class Services:
             **self.quorum_service.operations(),
             **self.keys.operations(),
             **self.key_administration.operations(),
+            **self.key_applications.operations(),
+            **self.key_transfer.operations(),
+            **self.rewrapper.operations(),
             **self.tokenization.operations(),
             **self.secrets.operations(),
             **self.audit_service.operations(),
@@ -136,6 +145,13 @@ def build_services(
             deployment_key=root.deployment_key,
             clock=clock,
         ),
+        key_applications=KeyApplications(
+            ring=ring, manager=keymanager, usage=usage, grants=grants, audit=audit
+        ),
+        key_transfer=KeyTransfer(
+            ring=ring, grants=grants, quorum=quorum, audit=audit, deployment_key=root.deployment_key
+        ),
+        rewrapper=Rewrapper(ring=ring, manager=keymanager, usage=usage, grants=grants, audit=audit),
         key_administration=KeyAdministration(
             ring=ring, usage=usage, grants=grants, quorum=quorum, audit=audit
         ),

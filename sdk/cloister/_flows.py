@@ -69,6 +69,11 @@ class Flows:
         self._host: AttestationResult | None = None
         self._life = epoch()
 
+    @property
+    def tenant(self) -> str:
+        """Whose client it is."""
+        return self._tenant
+
     # --- attestation: the driver holds the lock, so that one flight serves all who wait ---
 
     def attest(self) -> Flow[AttestationResult]:
@@ -216,9 +221,13 @@ class Flows:
 
     def public_key(self, key: str) -> Flow[PublicKey]:
         result = yield from self.call("key.public", {"key": key})
+        return (yield from self.vouched_for(result["statement"]))
+
+    def vouched_for(self, statement: str) -> Flow[PublicKey]:
+        """A public key that the appraised deployment says belongs to this tenant."""
         host = yield from attested(Attest(), jitter=self._jitter)
         return verify_public_key(
-            result["statement"], deployment=host.keyset.deployment, tenant=self._tenant, now=self._clock()
+            statement, deployment=host.keyset.deployment, tenant=self._tenant, now=self._clock()
         )
 
     # --- confidential functions ---

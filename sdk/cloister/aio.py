@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cloister._flows import Context, Flow, Flows, T, bound_context
+from cloister._keys import AsyncKeyOperations
 from cloister.attestation import AppraisalPolicy
 from cloister.client import JOSE_TYPE, JSON_TYPE, challenge_body, policy_from
 from cloister.config import Settings
@@ -37,7 +38,7 @@ from cloister.transport import AsyncTransport, TransportError
 __all__ = ["AsyncClient"]
 
 
-class AsyncClient:
+class AsyncClient(AsyncKeyOperations):
     """A tenant's client of an enclave host, for one event loop. See `Client` for the operations."""
 
     def __init__(

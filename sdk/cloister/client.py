@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from cloister import jose
 from cloister._flows import Context, Flow, Flows, T, bound_context
+from cloister._keys import KeyOperations
 from cloister.attestation import AppraisalPolicy
 from cloister.config import Settings
 from cloister.envelope import Sealed, Value
@@ -46,7 +47,7 @@ JOSE_TYPE = "application/jose"
 JSON_TYPE = "application/json"
 
 
-class Client:
+class Client(KeyOperations):
     """A tenant's client of an enclave host, safe to share between threads.
 
     Nothing is sent before the host's evidence was appraised; that happens on the first call, and

@@ -7,6 +7,8 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from cloister_host.audit.entry import Entry
 from cloister_host.identity.caller import SYSTEM_TENANT, Caller, Subject
 from cloister_host.identity.issuer_keys import Fetch
@@ -63,7 +65,9 @@ class HostWorld:
         operation = self.operations[op]
         request = operation.parse(json.dumps(payload).encode())
         with self.store.begin() as tx:
-            return operation.handler(who, request, tx)
+            result = operation.handler(who, request, tx)
+            msgspec.json.encode(result)  # it has to fit a reply
+            return result
 
     def grant(self, principal: str, action: str, resource: str, *, by: Caller | None = None) -> None:
         self.call(by or self.admin, "grant.create", principal=principal, action=action, resource=resource)

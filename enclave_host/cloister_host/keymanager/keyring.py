@@ -18,6 +18,7 @@ from cloister_host.keymanager.lifecycle import Life
 from cloister_host.keymanager.records import (
     KEY_VERSIONS,
     KEYS,
+    RAW,
     KeyAlg,
     KeyRecord,
     KeyVersion,
@@ -34,8 +35,6 @@ CACHED_KEYS: Final = 4096
 OCTETS: Final = 32
 CANNOT_PROTECT: Final = "no version of this key protects anything in its present state"
 
-# Symmetric keys that are no JOSE keys of this profile; they are kept, imported and exported as JWKs.
-_RAW: Final = frozenset({"tokenize", "mac"})
 _SEALS: Final[frozenset[Purpose]] = frozenset({"seal", "seal-public", "seal-public-fips"})
 
 
@@ -306,7 +305,7 @@ class _ParsedKeys:
         slot = self._of(row.tenant, row.id, row.version, row.blob)
         if slot.key is None:
             jwk = msgspec.json.decode(tx.reveal(KEY_VERSIONS, row).reveal())
-            raw = row.record.purpose in _RAW
+            raw = row.record.purpose in RAW
             slot.key = Secret(b64url_decode(jwk["k"])) if raw else Key.from_jwk(jwk)
         return slot.key
 

@@ -14,6 +14,7 @@ __all__ = [
     "DESTROY_WAIT_SECONDS",
     "KEYS",
     "KEY_VERSIONS",
+    "RAW",
     "KeyAlg",
     "KeyRecord",
     "KeyVersion",
@@ -40,6 +41,8 @@ ALGS: Final[dict[Purpose, tuple[KeyAlg, ...]]] = {
     "mac": ("HS256",),
     "sign": ("EdDSA", "ES256", "ES384", "ML-DSA-65"),
 }
+# Symmetric keys that are no JOSE keys of this profile; they are kept, imported and exported as JWKs.
+RAW: Final[frozenset[Purpose]] = frozenset({"tokenize", "mac"})
 _ROLES: Final[dict[Purpose, str]] = {
     "seal": "value",
     "seal-public": "value",

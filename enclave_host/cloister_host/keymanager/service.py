@@ -47,7 +47,7 @@ from cloister_host.policy.grants import Grants
 from cloister_host.store import Row, Tx
 from cloister_host.store.canonical import digest
 
-__all__ = ["KeyService", "key_info", "new_record", "version_info"]
+__all__ = ["SKEW_SECONDS", "KeyService", "key_info", "new_record", "version_info"]
 
 STATEMENT_SECONDS: Final = 24 * 3600
 SKEW_SECONDS: Final = 60

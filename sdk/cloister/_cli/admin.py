@@ -1,4 +1,4 @@
-"""Administration: tenants, principals, grants, keys, secrets, token policies, deliveries."""
+"""Administration: tenants, principals, grants, secrets, token policies, deliveries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ KeyFile = Annotated[Path, typer.Option("--out", help="New file for the API key; 
 tenant = typer.Typer(help="Tenants of the host (needs the operator's API key).", no_args_is_help=True)
 principal = typer.Typer(help="Who may call: people, services, FaaS functions.", no_args_is_help=True)
 grant = typer.Typer(help="Who may do what. Nothing is allowed unless granted.", no_args_is_help=True)
-key = typer.Typer(help="Keys and their versions.", no_args_is_help=True)
 secret = typer.Typer(help="Secrets for the egress of confidential functions.", no_args_is_help=True)
 token_policy = typer.Typer(help="How values become tokens.", no_args_is_help=True)
 delivery = typer.Typer(help="Deliveries to other applications.", no_args_is_help=True)
@@ -28,7 +27,6 @@ GROUPS: Final = {
     "tenant": tenant,
     "principal": principal,
     "grant": grant,
-    "key": key,
     "secret": secret,
     "token-policy": token_policy,
     "delivery": delivery,
@@ -95,35 +93,6 @@ def grant_remove(principal: str, action: str, resource: str) -> None:
 def grant_list(principal: Annotated[str | None, typer.Argument()] = None) -> None:
     """List grants, of one principal or of all."""
     show(call("grant.list", {"principal": principal} if principal else {}), "grants")
-
-
-@key.command("create")
-def key_create(
-    name: Name,
-    purpose: Annotated[
-        str, typer.Option(help="seal, seal-public (post-quantum), seal-public-fips.")
-    ] = "seal",
-) -> None:
-    """Create a key with its first version."""
-    show(call("key.create", {"key": name, "purpose": purpose}))
-
-
-@key.command("rotate")
-def key_rotate(name: Name) -> None:
-    """Add a version; new values are sealed under it, old ones still open."""
-    show(call("key.rotate", {"key": name}))
-
-
-@key.command("list")
-def key_list() -> None:
-    """List the keys."""
-    show(call("key.list", {}), "keys")
-
-
-@key.command("public")
-def key_public(name: Name) -> None:
-    """Show the public half of a key, with the deployment's signed word for it."""
-    show(call("key.public", {"key": name}))
 
 
 @secret.command("put")

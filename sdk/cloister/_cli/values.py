@@ -12,7 +12,7 @@ from cloister._cli._client import show
 from cloister.client import Client
 from cloister.errors import ConfigurationError
 
-__all__ = ["register"]
+__all__ = ["Context", "each_context", "register"]
 
 Context = Annotated[
     list[str] | None, typer.Option("--context", "-c", help="NAME=VALUE the value is bound to; repeatable.")
@@ -46,18 +46,16 @@ def attest() -> None:
 def seal(key: Annotated[str, typer.Option(help="Name of the key.")], context: Context = None) -> None:
     """Seal text from standard input, one value a line."""
     lines = sys.stdin.read().splitlines()
-    bound = _context(context)
     with Client.from_env() as client:
-        for sealed in client.seal_many(lines, key=key, contexts=_each(bound, lines)):
+        for sealed in client.seal_many(lines, key=key, contexts=each_context(context, lines)):
             typer.echo(str(sealed))
 
 
 def open_(context: Context = None) -> None:
     """Open sealed values from standard input, one a line (needs the right `decrypt`)."""
     lines = sys.stdin.read().split()
-    bound = _context(context)
     with Client.from_env() as client:
-        for value in client.open_many(lines, contexts=_each(bound, lines)):
+        for value in client.open_many(lines, contexts=each_context(context, lines)):
             if isinstance(value, bytes):
                 sys.stdout.buffer.write(value + b"\n")
             elif isinstance(value, str):
@@ -80,7 +78,13 @@ def detokenize(policy: str) -> None:
             typer.echo(value or "")
 
 
-def _each(context: dict[str, str] | None, values: list[str]) -> list[Mapping[str, str] | None] | None:
+def each_context(pairs: list[str] | None, values: list[str]) -> list[Mapping[str, str] | None] | None:
+    """The same context for every value.
+
+    Raises:
+        ConfigurationError: A pair is not NAME=VALUE, or a name stands twice.
+    """
+    context = _context(pairs)
     return None if context is None else [context] * len(values)
 
 

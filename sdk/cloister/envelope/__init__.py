@@ -5,7 +5,7 @@ context: a value copied to another row, customer or tenant does not open there.
 """
 
 from cloister.envelope.caches import DekCache, OpenCache
-from cloister.envelope.content import ContentKey
+from cloister.envelope.content import ContentKey, ContentSealer
 from cloister.envelope.context import canonical_context
 from cloister.envelope.dek import DataKey, Dek
 from cloister.envelope.offline import open_with, open_with_cek, recover_cek, seal_many_to, seal_to
@@ -16,6 +16,7 @@ from cloister.envelope.values import JSON, Padded, Value
 __all__ = [
     "JSON",
     "ContentKey",
+    "ContentSealer",
     "DataKey",
     "Dek",
     "DekCache",

@@ -45,20 +45,45 @@ class ContentKey:
     def open(self, sealed: str, context: Mapping[str, str] | None = None) -> Value:
         """Open a value sealed under this key; raises `OpenError` for every failure alike."""
         sealed = Sealed(sealed)
+        content = self._decrypt(sealed)
+        # After decryption, so that the time it takes does not tell a wrong context from a wrong key.
+        self._check_context(sealed.header.ctx, context)
+        return decode_value(sealed.header.cty, content)
+
+    def reseal(self, sealed: str, to: ContentSealer, context: Mapping[str, str] | None = None) -> Sealed:
+        """Seal a value anew, byte for byte, for another key version; nobody learns what it holds.
+
+        Args:
+            sealed: The value, sealed under this key.
+            to: What seals it now.
+            context: What it is bound to; not needed where `to` has the very same content-encryption key.
+
+        Raises:
+            OpenError: It does not open, or is bound to another context or to one that was not given.
+        """
+        sealed = Sealed(sealed)
+        content, ctx = self._decrypt(sealed), sealed.header.ctx
+        if ctx is not None and context is None and to.has_key(self._cek):
+            return to.seal_with(sealed.header.cty, content, ctx)
+        self._check_context(ctx, context)
+        return to.seal(sealed.header.cty, content, context)
+
+    def has_key(self, cek: bytes) -> bool:
+        """Whether this is the content-encryption key."""
+        return hmac.compare_digest(self._cek, cek)
+
+    def _decrypt(self, sealed: Sealed) -> bytes:
         protected, _, iv, ciphertext, tag = sealed.split(".")
         if len(iv) != _IV_CHARS or len(tag) != _TAG_CHARS:
             raise OpenError
         try:
             # The IV fills whole groups of four characters, so one decoding reads it and the ciphertext.
             raw = b64url_decode(iv + ciphertext)
-            content = self._aead.decrypt(
+            return self._aead.decrypt(
                 raw[:_IV_BYTES], raw[_IV_BYTES:] + b64url_decode(tag), protected.encode("ascii")
             )
         except (InvalidTag, ValueError):
             raise OpenError from None
-        # After decryption, so that the time it takes does not tell a wrong context from a wrong key.
-        self._check_context(sealed.header.ctx, context)
-        return decode_value(sealed.header.cty, content)
 
     def _check_context(self, ctx: str | None, context: Mapping[str, str] | None) -> None:
         if ctx is None and context is None:
@@ -93,9 +118,13 @@ class ContentSealer(ContentKey):
 
     def seal(self, cty: str, content: bytes, context: Mapping[str, str] | None) -> Sealed:
         """Seal bytes of a content type under a fresh random IV."""
+        return self.seal_with(cty, content, None if context is None else self.ctx(context))
+
+    def seal_with(self, cty: str, content: bytes, ctx: str | None) -> Sealed:
+        """Seal bytes whose context was bound before, or to none."""
         protected, unfinished = self._headers.get(cty) or self._prepare(cty)
-        if context is not None:
-            header = b'%b,"ctx":"%b"}' % (unfinished, self.ctx(context).encode("ascii"))
+        if ctx is not None:
+            header = b'%b,"ctx":"%b"}' % (unfinished, ctx.encode("ascii"))
             protected = _b64(header).translate(_TO_URL, b"=")
         iv = urandom(_IV_BYTES)
         sealed = self._aead.encrypt(iv, content, protected)

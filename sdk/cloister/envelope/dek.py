@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cloister.envelope import process
-from cloister.envelope.content import ContentSealer
+from cloister.envelope.content import ContentKey, ContentSealer
 from cloister.envelope.sealed import Sealed, is_kid
 from cloister.envelope.values import Padded, Value, encode_value
 from cloister.errors import ConfigurationError, LimitError, OpenError
@@ -101,13 +101,26 @@ class Dek:
         """The data key under that key version."""
         return self._data_key.encrypted_key
 
-    def charge_object(self) -> Secret:
-        """Count one value, and give the key itself: an object derives keys of its own from it.
+    def reseal(self, sealed: str, under: ContentKey, context: Mapping[str, str] | None = None) -> Sealed:
+        """Seal a value that was sealed `under` another key anew; see `ContentKey.reseal`.
+
+        Raises:
+            LimitError: As `seal`.
+            OpenError: It does not open with that key and context.
+        """
+        self._charge(len(sealed))
+        return under.reseal(sealed, self._content, context)
+
+    def charge_object(self, size_bytes: int = 0) -> Secret:
+        """Count one message, and give the key itself: an object derives keys of its own from it.
+
+        Args:
+            size_bytes: Bytes of plaintext that are encrypted under this very key, if any.
 
         Raises:
             LimitError: As `seal`.
         """
-        self._charge(0)
+        self._charge(size_bytes)
         return self._data_key.dek
 
     def open(self, sealed: str, context: Mapping[str, str] | None = None) -> Value:

@@ -16,7 +16,7 @@ from cloister.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["open_with", "open_with_cek", "recover_cek", "seal_many_to", "seal_to"]
+__all__ = ["draw_sealer", "open_with", "open_with_cek", "recover_cek", "seal_many_to", "seal_to"]
 
 
 def seal_to(
@@ -67,9 +67,14 @@ def seal_many_to(
     encoded = [encode_value(value) for value in values]
     if len(encoded) > MAX_MESSAGES or sum(len(content) for _, content in encoded) > MAX_BYTES:
         raise LimitError("a batch has at most 2**24 values and 2**36 bytes", hint="seal it in parts")
-    drawn = management(key).draw(b"")
-    sealer = ContentSealer(drawn.cek, alg=key.alg, kid=kid, encrypted_key=drawn.encrypted_key, ek=drawn.ek)
+    sealer = draw_sealer(key, kid=kid)
     return [sealer.seal(cty, content, context) for (cty, content), context in zip(encoded, each, strict=True)]
+
+
+def draw_sealer(key: Key, *, kid: str) -> ContentSealer:
+    """Draw a content-encryption key for a public half; whoever uses it counts, as `seal_many_to` does."""
+    drawn = management(key).draw(b"")
+    return ContentSealer(drawn.cek, alg=key.alg, kid=kid, encrypted_key=drawn.encrypted_key, ek=drawn.ek)
 
 
 def recover_cek(sealed: str, key: Mapping[str, Any] | Key) -> Secret:

@@ -1,0 +1,34 @@
+"""Runs a document's own commands and examples, in the order in which they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+__all__ = ["DOCS", "run_blocks"]
+
+DOCS = Path(__file__).parents[2] / "docs"
+_BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def run_blocks(document: Path, folder: Path, settings: Mapping[str, str]) -> list[str]:
+    """Run every `sh` and `python` block of a document in a folder; gives what each printed."""
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(folder),
+        "LANG": "C.UTF-8",
+        **settings,
+    }
+    printed = []
+    for language, text in _BLOCK.findall(document.read_text(encoding="utf-8")):
+        command = ["bash", "-ec", text] if language == "sh" else [sys.executable, "-c", text]
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
+        printed.append(done.stdout)
+    return printed
