@@ -155,7 +155,9 @@ def build_services(
         key_administration=KeyAdministration(
             ring=ring, usage=usage, grants=grants, quorum=quorum, audit=audit
         ),
-        tokenization=TokenizationService(Vault(clock), grants, quorum, audit, clock),
+        tokenization=TokenizationService(
+            ring=ring, vault=Vault(clock), grants=grants, quorum=quorum, audit=audit, clock=clock
+        ),
         secrets=Secrets(grants, audit, clock),
         replay=ReplayGuard(clock),
         idempotency=Idempotency(clock),

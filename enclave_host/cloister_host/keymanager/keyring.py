@@ -179,6 +179,21 @@ class KeyRing:
                 return self._held(tx, row, record)
         raise ConfigurationError(CANNOT_PROTECT, hint="rotate the key, or look at it with key.show")
 
+    def newest(self, tx: Tx, tenant: str, name: str) -> int:
+        """Number of the newest version that protects; if none does, that processes; the latest at worst.
+
+        Raises:
+            ConfigurationError: There is no such key.
+        """
+        record, now = self.existing(tx, tenant, name).record, self.now
+        processing = None
+        for row in self.versions(tx, tenant, name, record):
+            if row.record.number >= record.min_seal and row.record.life.protects(now):
+                return row.record.number
+            if processing is None and row.record.life.processes(now):
+                processing = row.record.number
+        return processing or record.latest
+
     def version(self, tx: Tx, tenant: str, kid: str, *purposes: Purpose, rescue: bool = False) -> HeldKey:
         """The one version with this kid, if it may process.
 

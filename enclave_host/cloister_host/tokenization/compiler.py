@@ -66,9 +66,9 @@ _OPTIONS: Final = {  # what else each type reads
 }
 _TYPE_OPTIONS: Final = frozenset().union(*_OPTIONS.values())
 _PLAN_OPTIONS: Final[dict[PlanName, frozenset[str]]] = {
-    "ff1": frozenset({"tweak", "deterministic"}),
-    "vault": frozenset({"token", "deterministic", "ttl_seconds"}),
-    "hash": frozenset({"token", "deterministic"}),
+    "ff1": frozenset({"key", "tweak", "deterministic"}),
+    "vault": frozenset({"key", "token", "deterministic", "ttl_seconds"}),
+    "hash": frozenset({"key", "token", "deterministic"}),
     "redact": frozenset(),
 }
 _ANY_PLAN: Final = frozenset({"plan", "type", "mask", "views", "limits", "purposes"})

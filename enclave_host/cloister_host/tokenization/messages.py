@@ -12,10 +12,11 @@ from cloister_host.tokenization.policies import Label, PolicyDocument
 __all__ = [
     "MAX_BATCH",
     "Detokenize",
+    "PolicyChecked",
     "PolicyCreate",
     "PolicyInfo",
     "PolicyList",
-    "PolicyRotate",
+    "PolicyName",
     "Retokenize",
     "Revoke",
     "Revoked",
@@ -42,8 +43,8 @@ class PolicyCreate(PolicyDocument, frozen=True, kw_only=True, forbid_unknown_fie
     policy: Name
 
 
-class PolicyRotate(Request):
-    """Names the policy that gets a new key version."""
+class PolicyName(Request):
+    """Names a policy."""
 
     policy: Name
 
@@ -54,9 +55,18 @@ class PolicyInfo(Result):
     policy: str
     plan: str
     document: PolicyDocument
+    domain: str
     arithmetic: str
     key_version: int
     created_at: int
+
+
+class PolicyChecked(Result):
+    """What a policy would do, and the number of values that can take the place of one another."""
+
+    plan: str
+    domain: str
+    arithmetic: str
 
 
 class PolicyList(Result):

@@ -7,6 +7,7 @@ rest of the column goes on.
 from __future__ import annotations
 
 import hmac
+import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -61,7 +62,15 @@ class TokenForm:
 
     def draw(self) -> str:
         """A random one."""
-        return self.spell(secrets.randbelow(self.tokens))
+        table = _byte_table(self.alphabet)
+        if table is None:
+            return self.spell(secrets.randbelow(self.tokens))
+        # Bytes beyond the last whole multiple of the alphabet's size are dropped, so no symbol is favoured.
+        symbols, surplus = table
+        drawn = b""
+        while len(drawn) < self.length:
+            drawn += os.urandom(2 * self.length).translate(symbols, surplus)
+        return drawn[: self.length].decode("latin-1")
 
     def spell(self, number: int) -> str:
         """The symbols of a number under `tokens`."""
@@ -70,6 +79,19 @@ class TokenForm:
             number, place = divmod(number, radix)
             out.append(self.alphabet[place])
         return "".join(out)
+
+
+@lru_cache(maxsize=512)
+def _byte_table(alphabet: str) -> tuple[bytes, bytes] | None:
+    """From a random byte to a symbol, and the bytes to drop; None if a symbol takes more than a byte."""
+    try:
+        symbols = alphabet.encode("latin-1")
+    except UnicodeEncodeError:
+        return None
+    if len(symbols) > 256:  # noqa: PLR2004 - the values of a byte
+        return None
+    whole = 256 - 256 % len(symbols)
+    return (symbols * (256 // len(symbols) + 1))[:256], bytes(range(whole, 256))
 
 
 @dataclass(frozen=True, slots=True)

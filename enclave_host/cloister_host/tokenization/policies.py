@@ -93,6 +93,8 @@ class PolicyDocument(_Part, frozen=True, kw_only=True):
         issuable_only: Refuse numbers the Social Security Administration cannot have issued.
         never_issued_tokens: Draw `ssn` tokens from numbers that were never issued.
         first_year, last_year: The range of `date`.
+        key: A key with purpose `tokenize` that the tokens hang on; without one, a key of the policy's own.
+            Its versions and their states hold for the tokens.
         tweak: `caller` asks for a tweak with every value, such as the customer's number.
         token: A form for vault tokens and hashes.
         deterministic: Whether equal values have equal tokens. Vault tokens have not, unless asked.
@@ -117,6 +119,7 @@ class PolicyDocument(_Part, frozen=True, kw_only=True):
     never_issued_tokens: bool = False
     first_year: Year | None = None
     last_year: Year | None = None
+    key: Label | None = None
     tweak: Literal["policy", "caller"] = "policy"
     token: TokenForm | None = None
     deterministic: bool | None = None

@@ -9,6 +9,7 @@ from cloister.errors import ConfigurationError, LimitError
 from cloister.mask import View
 from cloister_host.audit import Audit
 from cloister_host.identity.caller import Caller
+from cloister_host.keymanager.keyring import KeyRing
 from cloister_host.operations import Operation
 from cloister_host.policy.grants import Grants
 from cloister_host.policy.quorum import Quorum, request_digest
@@ -34,10 +35,17 @@ class TokenizationService:
     """Keeps the tenant's policies and does what they say."""
 
     def __init__(
-        self, vault: Vault, grants: Grants, quorum: Quorum, audit: Audit, clock: Callable[[], float]
+        self,
+        *,
+        ring: KeyRing,
+        vault: Vault,
+        grants: Grants,
+        quorum: Quorum,
+        audit: Audit,
+        clock: Callable[[], float],
     ) -> None:
         self._vault = vault
-        self._policies = Policies(grants, quorum, audit, clock)
+        self._policies = Policies(ring=ring, grants=grants, quorum=quorum, audit=audit, clock=clock)
         self._quorum = quorum
         self._budgets = Budgets(clock)
         self._grants = grants
@@ -114,7 +122,7 @@ class TokenizationService:
         target = self._permitted(tx, caller, "tokenize", request.to or request.policy)
         _check_lengths(request.tokens, request.tweaks, request.references)
         old_tweaks, new_tweaks = _tweaks(request.tweaks, source), _tweaks(request.tweaks, target)
-        column = self._undo(tx, source, request.tokens, old_tweaks, request.key_version)
+        column = self._undo(tx, source, request.tokens, old_tweaks, request.key_version, rescue=True)
         found = [place for place, value in enumerate(column.values) if value is not None]
         values = [column.values[place] or "" for place in found]
         moved = self._tokenize(tx, target, values, new_tweaks and [new_tweaks[place] for place in found])
@@ -196,9 +204,9 @@ class TokenizationService:
     ) -> Column:
         match policy.compiled.plan:
             case Ff1Plan() as plan:
-                return plan.tokenize(values, policy.key(tx), tweaks)
+                return plan.tokenize(values, policy.protecting(tx).octets, tweaks)
             case HashPlan() as plan:
-                return plan.tokenize(values, policy.key(tx))
+                return plan.tokenize(values, policy.protecting(tx).octets)
             case RedactPlan() as plan:
                 return plan.tokenize(values)
             case VaultPlan() as plan:
@@ -227,12 +235,15 @@ class TokenizationService:
         tokens: Sequence[str],
         tweaks: Sequence[str] | None,
         key_version: int | None,
+        *,
+        rescue: bool = False,
     ) -> Column:
         match policy.compiled.plan:
             case Ff1Plan() as plan:
-                return plan.detokenize(tokens, policy.key(tx, key_version), tweaks)
+                key = policy.processing(tx, key_version, rescue=rescue)
+                return plan.detokenize(tokens, key.octets, tweaks)
             case VaultPlan():
-                values = self._vault.detokenize(tx, policy, tokens)
+                values = self._vault.detokenize(tx, policy, tokens, rescue=rescue)
                 missing = {place: UNOPENED for place, value in enumerate(values) if value is None}
                 return Column(values, missing)
             case HashPlan() | RedactPlan():

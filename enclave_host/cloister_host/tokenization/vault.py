@@ -10,9 +10,10 @@ import hmac
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import bindparam, text
 
-from cloister.errors import LimitError
+from cloister.errors import ConfigurationError, LimitError, OpenError
 from cloister_host.store import TamperedError, Tx
 from cloister_host.store.blobs import BlobKey
 from cloister_host.store.canonical import utf8
@@ -27,6 +28,7 @@ MAX_VALUE_BYTES: Final = 16 * 1024
 PADDED_BYTES: Final = 32
 _EXPIRY_BYTES: Final = 8
 _TABLE: Final = "vault"
+_PREFIX_BYTES: Final = 4
 _VERSION: Final = 1  # a token's value never changes
 
 _INSERT: Final = text(
@@ -77,16 +79,27 @@ class Vault:
         known.update(zip(new, stored, strict=True))
         return [known[lookup] for lookup in lookups]
 
-    def detokenize(self, tx: Tx, policy: Policy, tokens: Sequence[str]) -> list[str | None]:
+    def detokenize(
+        self, tx: Tx, policy: Policy, tokens: Sequence[str], *, rescue: bool = False
+    ) -> list[str | None]:
         """Find the values behind tokens; None where there is none, or none any more.
+
+        Args:
+            tx: The transaction.
+            policy: Whose tokens they are.
+            tokens: At most a batch.
+            rescue: The values are only moved to another policy.
 
         Raises:
             TamperedError: A stored value was changed, or belongs to another token.
         """
-        key = tx.blob_key(policy.tenant, _TABLE)
+        cipher = _Cipher(tx, policy, rescue=rescue)
         found: dict[str, str] = {}
         for token, blob in self._select(tx, policy, _BY_TOKEN, list({*filter(_encodable, tokens)})):
-            value = self._open(key, policy, token, blob)
+            try:
+                value = self._open(cipher, policy, token, blob)
+            except OpenError:
+                continue
             if value is not None:
                 found[token] = value.decode()
         return [found.get(token) for token in tokens]
@@ -100,10 +113,16 @@ class Vault:
 
     def _known(self, tx: Tx, policy: Policy, by_lookup: dict[bytes, bytes]) -> dict[bytes, str]:
         """Tokens that values have already. The stored value is compared: the database could swap hashes."""
-        key = tx.blob_key(policy.tenant, _TABLE)
+        cipher = _Cipher(tx, policy)
         known, expired = {}, []
         for lookup, token, blob in self._select(tx, policy, _BY_LOOKUP, list(by_lookup)):
-            stored = self._open(key, policy, token, blob)
+            try:
+                stored = self._open(cipher, policy, token, blob)
+            except OpenError:
+                raise ConfigurationError(
+                    "a value has a token already, under a key version that opens nothing any more",
+                    hint="revoke that token, or use another policy",
+                ) from None
             if stored is None:
                 expired.append(token)
                 continue
@@ -122,7 +141,7 @@ class Vault:
         lookups: Sequence[bytes | None],
     ) -> list[str]:
         tokens = self._free_tokens(tx, policy, values)
-        key = tx.blob_key(policy.tenant, _TABLE)
+        seal = _Cipher(tx, policy).sealer()
         ttl = _plan(policy).ttl_seconds
         expiry = (int(self._clock()) + ttl if ttl else 0).to_bytes(_EXPIRY_BYTES, "big")
         tx.execute_many(
@@ -132,7 +151,7 @@ class Vault:
                     "tenant": policy.tenant,
                     "policy": policy.name,
                     "token": token,
-                    "value": key.seal(_row_id(policy, token), _VERSION, _pad(expiry + value)),
+                    "value": seal(_row_id(policy, token), _pad(expiry + value)),
                     "lookup": lookup,
                 }
                 for token, value, lookup in zip(tokens, encoded, lookups, strict=True)
@@ -165,17 +184,60 @@ class Vault:
         for start in range(0, len(wanted), AT_ONCE):
             chunk = wanted[start : start + AT_ONCE]
             names = {"tenant": policy.tenant, "policy": policy.name}
-            yield from tx.execute(statement, {**names, "wanted": chunk})
+            yield from tx.execute(statement, {**names, "wanted": chunk}).all()
 
     def _delete(self, tx: Tx, policy: Policy, tokens: Sequence[str]) -> None:
         names = {"tenant": policy.tenant, "policy": policy.name}
         tx.execute_many(_DELETE, [{**names, "token": token} for token in tokens])
 
-    def _open(self, key: BlobKey, policy: Policy, token: str, blob: bytes) -> bytes | None:
+    def _open(self, cipher: _Cipher, policy: Policy, token: str, blob: bytes) -> bytes | None:
         """The value behind a token; None once it expired."""
-        opened = _unpad(key.open(_row_id(policy, token), _VERSION, blob))
+        opened = _unpad(cipher.open(_row_id(policy, token), blob))
         expiry = int.from_bytes(opened[:_EXPIRY_BYTES], "big")
         return None if expiry and self._clock() >= expiry else opened[_EXPIRY_BYTES:]
+
+
+class _Cipher:
+    """Seals and opens values of one policy, under the tenant's KEK or under the policy's key.
+
+    Under a key, a value begins with the number of the version that sealed it: destroying the version
+    destroys the values.
+    """
+
+    def __init__(self, tx: Tx, policy: Policy, *, rescue: bool = False) -> None:
+        self._tx = tx
+        self._policy = policy
+        self._rescue = rescue
+        self._own = None if policy.has_key else tx.blob_key(policy.tenant, _TABLE)
+        self._versions: dict[int, BlobKey | None] = {}
+
+    def sealer(self) -> Callable[[str, bytes], bytes]:
+        """What seals values now; raises `ConfigurationError` if the key protects nothing."""
+        if self._own is not None:
+            own = self._own
+            return lambda row_id, value: own.seal(row_id, _VERSION, value)
+        current = self._policy.protecting(self._tx)
+        key, prefix = self._blob_key(current.octets), current.version.to_bytes(_PREFIX_BYTES, "big")
+        return lambda row_id, value: prefix + key.seal(row_id, _VERSION, value)
+
+    def open(self, row_id: str, blob: bytes) -> bytes:
+        """A value as it was sealed; `OpenError` if its key version opens nothing any more."""
+        if self._own is not None:
+            return self._own.open(row_id, _VERSION, blob)
+        version = int.from_bytes(blob[:_PREFIX_BYTES], "big")
+        if version not in self._versions:
+            try:
+                found = self._policy.processing(self._tx, version, rescue=self._rescue)
+                self._versions[version] = self._blob_key(found.octets)
+            except OpenError:
+                self._versions[version] = None
+        key = self._versions[version]
+        if key is None:
+            raise OpenError
+        return key.open(row_id, _VERSION, blob[_PREFIX_BYTES:])
+
+    def _blob_key(self, octets: bytes) -> BlobKey:
+        return BlobKey(self._tx.keys.deployment, self._policy.tenant, _TABLE, AESGCM(octets))
 
 
 def _plan(policy: Policy) -> VaultPlan:
@@ -186,7 +248,9 @@ def _plan(policy: Policy) -> VaultPlan:
 
 def _encodable(token: str) -> bool:
     """Whether a database can be asked for it; JSON carries half surrogate pairs and NUL."""
-    return "\0" not in token and not any("\ud800" <= char <= "\udfff" for char in token)
+    if "\0" in token:
+        return False
+    return token.isascii() or not any("\ud800" <= char <= "\udfff" for char in token)
 
 
 def _row_id(policy: Policy, token: str) -> str:
