@@ -16,6 +16,7 @@ from cloister_host.attester import Attester
 from cloister_host.attester.machine import Machine
 from cloister_host.attester.parts import build_attester
 from cloister_host.audit.proofs import LogService
+from cloister_host.audit.receipts import EvidenceArchive
 from cloister_host.audit.sequencer import MERGE_DELAY_SECONDS, Sequencer
 from cloister_host.egress import Egress
 from cloister_host.egress.settings import EgressSettings
@@ -150,7 +151,7 @@ def build(
         services.log.open()
         sequencer = Sequencer(services.audit, services.log)
         stack.callback(sequencer.close)
-        proofs = LogService(services.log, services.audit, services.grants, keysets)
+        proofs = LogService(services.log, services.audit, services.grants, keysets, EvidenceArchive(keysets))
         operations = {**services.operations(), **functions.operations(), **proofs.operations()}
         metrics = Metrics()
 

@@ -141,17 +141,19 @@ class KeysetManager:
                 self._staple_until = self._clock() + STAPLE_SECONDS
             return self._staple
 
-    def issue_receipt(self, claims: Mapping[str, Any], disclosures: Mapping[str, Any]) -> Receipt:
-        """Sign a receipt; deployment, keyset and time are added here."""
+    def issue_receipt(
+        self, claims: Mapping[str, Any], disclosures: Mapping[str, Any], *, receipt_id: str, at: int
+    ) -> Receipt:
+        """Sign a receipt of a time (epoch seconds); deployment and keyset are added here."""
         with self._lock:
             keyset, key = self.keyset(), self._receipt_key
         full = {
             **claims,
             "deployment": keyset.deployment,
             "keyset": keyset.digest,
-            "iat": int(self._clock()),
+            "iat": at,
         }
-        return issue_receipt(full, disclosures, key=key.private)
+        return issue_receipt(full, disclosures, receipt_id=receipt_id, key=key.private)
 
     def sign_delivery(self, claims: Mapping[str, Any]) -> str:
         """Sign one sending of a delivery (PROTOCOL 9); deployment, keyset and times are added here."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -54,12 +54,15 @@ class Operation:
             which opens transactions of its own because work outside the store stands between them.
         effect: Whether it changes anything, so that a repeat must find the first one's result.
         staged: Whether the handler is given an act rather than a transaction.
+        receipt: Whether its result gets a receipt: of the `act` alone, or with a digest of the `result` in
+            it. Staged operations see to theirs.
     """
 
     request_type: type[msgspec.Struct]
     handler: Callable[[Any, Any, Any], Any]
     effect: bool
     staged: bool = False
+    receipt: Literal["", "act", "result"] = ""
 
     def parse(self, payload: bytes | msgspec.Raw) -> Any:
         """Decode a payload.

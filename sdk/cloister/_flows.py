@@ -30,7 +30,7 @@ from cloister.protocol.attest import AttestationDocument, AttestationResult, app
 from cloister.protocol.public_key import PublicKey, verify_public_key
 from cloister.protocol.session import Attest, Authenticate, Response, Step, attested, exchange
 from cloister.receipts import HeadKeeper, TreeHead
-from cloister.reply import BatchReply, Reply
+from cloister.reply import BatchReply, Reply, Results
 from cloister.secret import Secret
 
 __all__ = ["Context", "Flow", "Flows", "bound_context"]
@@ -171,21 +171,22 @@ class Flows:
 
     def open_many(
         self, values: Sequence[str], *, contexts: Sequence[Context | None] | None
-    ) -> Flow[list[Value]]:
+    ) -> Flow[Results[Value]]:
         """Opened by the host: one audit entry a value."""
         each = _one_each(contexts, values)
         items = [{"sealed": str(Sealed(value))} for value in values]
         for item, context in zip(items, each, strict=True):
             if context is not None:
                 item["context"] = dict(context)  # type: ignore[assignment]
-        opened: list[Value] = []
+        opened, results = list[Value](), list[Mapping[str, Any]]()
         for start in range(0, len(items), OPEN_CHUNK):
             result = yield from self.call("value.open", {"values": items[start : start + OPEN_CHUNK]})
+            results.append(result)
             for member in result["values"]:
                 if "error" in member:
                     raise OpenError
                 opened.append(_decode(member["cty"], member["value"]))
-        return opened
+        return Results(opened, of=results)
 
     def open_column(
         self, values: Sequence[str], *, contexts: Sequence[Context | None] | None

@@ -32,7 +32,7 @@ from cloister.protocol.attest import AttestationResult
 from cloister.protocol.public_key import PublicKey
 from cloister.protocol.session import Attest, Authenticate, Response, Send, Wait
 from cloister.receipts import HeadKeeper, TreeHead
-from cloister.reply import BatchReply, Reply, Token
+from cloister.reply import BatchReply, Reply, Results, Token
 from cloister.transport import AsyncTransport, TransportError
 
 __all__ = ["AsyncClient"]
@@ -104,7 +104,7 @@ class AsyncClient(AsyncKeyOperations):
 
     async def open_many(
         self, values: Sequence[str], *, contexts: Sequence[Context | None] | None = None
-    ) -> list[Value]:
+    ) -> Results[Value]:
         """Have the host open many values; see `Client.open_many`."""
         return await self._run(self._flows.open_many(values, contexts=contexts))
 
@@ -188,16 +188,16 @@ class AsyncClient(AsyncKeyOperations):
 
     async def tokenize(
         self, policy: str, values: Sequence[str], *, idempotency_key: str | None = None
-    ) -> list[Token]:
+    ) -> Results[Token]:
         """Replace values by tokens of a policy; see `Client.tokenize`."""
         payload = {"policy": policy, "values": list(values)}
         result = await self.call("token.tokenize", payload, idempotency_key=idempotency_key)
-        return [Token(token) for token in result["tokens"]]
+        return Results(map(Token, result["tokens"]), of=[result])
 
-    async def detokenize(self, policy: str, tokens: Sequence[str]) -> list[str | None]:
+    async def detokenize(self, policy: str, tokens: Sequence[str]) -> Results[str | None]:
         """Give the values behind tokens; see `Client.detokenize`."""
         result = await self.call("token.detokenize", {"policy": policy, "tokens": list(tokens)})
-        return list(result["values"])
+        return Results(result["values"], of=[result])
 
     async def call(
         self, op: str, payload: Mapping[str, Any], *, idempotency_key: str | None = None

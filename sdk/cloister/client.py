@@ -35,7 +35,7 @@ from cloister.protocol.attest import AttestationResult
 from cloister.protocol.public_key import PublicKey
 from cloister.protocol.session import Attest, Authenticate, Response, Send, Wait
 from cloister.receipts import HeadKeeper, TreeHead
-from cloister.reply import BatchReply, Reply, Token
+from cloister.reply import BatchReply, Reply, Results, Token
 from cloister.secret import Secret
 from cloister.transport import Transport, TransportError
 from cloister.transport.stdlib import HttpTransport
@@ -135,7 +135,7 @@ class Client(KeyOperations):
 
     def open_many(
         self, values: Sequence[str], *, contexts: Sequence[Context | None] | None = None
-    ) -> list[Value]:
+    ) -> Results[Value]:
         """Have the host open many values (right `decrypt`, one audit entry a value). See `open`."""
         return self._run(self._flows.open_many(values, contexts=contexts))
 
@@ -254,16 +254,16 @@ class Client(KeyOperations):
 
     def tokenize(
         self, policy: str, values: Sequence[str], *, idempotency_key: str | None = None
-    ) -> list[Token]:
+    ) -> Results[Token]:
         """Replace values by tokens of a policy."""
         payload = {"policy": policy, "values": list(values)}
         result = self.call("token.tokenize", payload, idempotency_key=idempotency_key)
-        return [Token(token) for token in result["tokens"]]
+        return Results(map(Token, result["tokens"]), of=[result])
 
-    def detokenize(self, policy: str, tokens: Sequence[str]) -> list[str | None]:
+    def detokenize(self, policy: str, tokens: Sequence[str]) -> Results[str | None]:
         """Give the values behind tokens, masked as the policy says; `None` where there is none."""
         result = self.call("token.detokenize", {"policy": policy, "tokens": list(tokens)})
-        return list(result["values"])
+        return Results(result["values"], of=[result])
 
     # --- administration ---
 

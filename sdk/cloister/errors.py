@@ -20,7 +20,10 @@ No message carries a plaintext, a token, a key, a credential or the value of a c
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "AppraisalError",
@@ -49,10 +52,12 @@ class CloisterError(Exception):
         retryable: Whether the same call may succeed later, unchanged.
         hint: What the reader can do next.
         correlation_id: Identifier under which the host logged the failure, if it has one.
+        receipt: The host's receipt of a refusal, for `cloister.receipts.Receipt.from_json`.
     """
 
     code: ClassVar[str] = "error"
     retryable: bool = False
+    receipt: Mapping[str, Any] | None = None
 
     def __init__(
         self,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from cloister.envelope import Sealed
 from cloister.receipts import Receipt
 
-__all__ = ["BatchReply", "Reply", "Token"]
+__all__ = ["BatchReply", "Reply", "Results", "Token"]
+
+T = TypeVar("T")
 
 
 class Token(str):
@@ -19,6 +21,18 @@ class Token(str):
 
     def __repr__(self) -> str:
         return "Token(<hidden>)"
+
+
+class Results(list[T]):
+    """What the host gave for each item, in order, with the receipts of the calls it took.
+
+    Attributes:
+        receipts: Mostly one; a batch too large for one call has several.
+    """
+
+    def __init__(self, items: Iterable[T] = (), *, of: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(items)
+        self.receipts = tuple(Receipt.from_json(result["receipt"]) for result in of if "receipt" in result)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import hmac
 import itertools
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -52,6 +53,7 @@ _COUNT: Final = text("SELECT COUNT(position), MAX(position) FROM audit")
 _VERSION: Final = 2  # entries never change
 _STATE_ACT: Final = "state.commit"
 _AT_ONCE: Final = 500
+_REMEMBERED: Final = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,11 @@ class Recorded:
     salt: bytes = field(repr=False)
 
     @property
+    def content(self) -> Entry:
+        """What it says."""
+        return msgspec.json.decode(self.entry, type=Entry)
+
+    @property
     def leaf(self) -> bytes:
         """Its leaf in the log."""
         return leaf_hash(self.salt, self.entry)
@@ -89,11 +96,6 @@ class Written:
     position: int | None
     recorded: Recorded
 
-    @property
-    def content(self) -> Entry:
-        """What it says."""
-        return msgspec.json.decode(self.recorded.entry, type=Entry)
-
 
 class Audit:
     """The log's writing and reading end.
@@ -110,6 +112,7 @@ class Audit:
         self._count = itertools.count()
         self._lock = threading.Lock()
         self._unsequenced: set[str] = set()
+        self._last: OrderedDict[str, Recorded] = OrderedDict()
         self.on_record: Callable[[], None] = lambda: None
 
     # --- writing ------------------------------------------------------------------------------------
@@ -145,13 +148,25 @@ class Audit:
         rows = self._rows(tx.keys, caller.tenant, written)
         self._insert(tx, rows)
         tx.on_rollback(lambda aftermath: self._insert(aftermath, rows))
+        self._remember(caller, written)
         return written[0]
 
     def record_many(self, tx: Tx, caller: Caller, *, act: str, events: Sequence[Event]) -> list[Recorded]:
         """Record several acts of one kind, an entry each."""
         written = self._written(caller, act, events)
         self._insert(tx, self._rows(tx.keys, caller.tenant, written))
+        self._remember(caller, written)
         return written
+
+    def take_last(
+        self, correlation_id: str, *, outcomes: Collection[Outcome] | None = None
+    ) -> Recorded | None:
+        """The last entry that a request left, for its receipt, if it ended in one of these ways."""
+        with self._lock:
+            recorded = self._last.pop(correlation_id, None)
+        if recorded is None or (outcomes is not None and recorded.content.outcome not in outcomes):
+            return None
+        return recorded
 
     def commit_state(self, tx: Tx, caller: Caller, *, counter: int, digest: str) -> Recorded:
         """Commit to the state of the caller's tenant: an entry that `committed_state` finds again."""
@@ -172,7 +187,7 @@ class Audit:
         Raises:
             TamperedError: An entry is not one the host wrote.
         """
-        return [found.content for found in self.read_written(tx, tenant, after=after, limit=limit)]
+        return [found.recorded.content for found in self.read_written(tx, tenant, after=after, limit=limit)]
 
     def read_written(self, tx: Tx, tenant: str, *, after: str, limit: int) -> list[Written]:
         """As `read`, with what belongs to the entries' places in the log."""
@@ -198,7 +213,7 @@ class Audit:
         row = tx.execute(_SELECT_STATE, {"tenant": tenant}).first()
         if row is None:
             return None
-        entry = _checked(tx.keys, row, tenant).content
+        entry = _checked(tx.keys, row, tenant).recorded.content
         if entry.act != _STATE_ACT:
             raise TamperedError("audit")
         return int(entry.detail["counter"]), str(entry.detail["digest"])
@@ -292,6 +307,13 @@ class Audit:
         with self._lock:
             self._unsequenced.update(row["id"] for row in rows)
         self.on_record()
+
+    def _remember(self, caller: Caller, written: Sequence[Recorded]) -> None:
+        if written:
+            with self._lock:
+                self._last[caller.correlation_id] = written[-1]
+                if len(self._last) > _REMEMBERED:
+                    self._last.popitem(last=False)
 
     def _sequenced(self, ids: Collection[str]) -> None:
         with self._lock:

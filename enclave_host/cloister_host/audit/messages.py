@@ -13,10 +13,14 @@ __all__ = [
     "Checkpointed",
     "Consistency",
     "Consistent",
+    "Evidence",
     "Export",
     "Exported",
     "Prove",
     "Proved",
+    "ReceiptEvidence",
+    "ReceiptProof",
+    "ReceiptProved",
 ]
 
 MAX_EXPORT: Final = 5000
@@ -68,6 +72,33 @@ class Consistent(Result):
     """The proof: base64url of its hashes, one after the other."""
 
     path: str
+
+
+class ReceiptProof(Request):
+    """Asks where a receipt's leaf stands in the log."""
+
+    receipt: EntryId
+
+
+class ReceiptProved(Result):
+    """The place of a receipt's leaf, its inclusion proof as in `Proved`, and the head it leads to."""
+
+    index: int
+    path: str
+    head: str
+
+
+class ReceiptEvidence(Request):
+    """Asks for the evidence behind a receipt's keyset, as of the receipt's `iat`."""
+
+    keyset: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{43}\Z")]
+    at: Size
+
+
+class Evidence(Result):
+    """The attestation document."""
+
+    evidence: dict[str, Any]
 
 
 class Prove(Request):

@@ -1,4 +1,4 @@
-"""Proofs of the log through the API: checkpoints, exports, and where an entry stands."""
+"""Proofs through the API: checkpoints and exports of the log, where an entry or a receipt stands in it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,16 @@ from cloister_host.audit.messages import (
     Checkpointed,
     Consistency,
     Consistent,
+    Evidence,
     Export,
     Exported,
     Prove,
     Proved,
+    ReceiptEvidence,
+    ReceiptProof,
+    ReceiptProved,
 )
+from cloister_host.audit.receipts import EvidenceArchive
 from cloister_host.identity.caller import Caller
 from cloister_host.operations import Operation
 from cloister_host.policy.grants import Grants
@@ -43,7 +48,10 @@ class Stapler(Protocol):
 class LogService:
     """What the log proves to a tenant of its own entries (right `audit.read`)."""
 
-    def __init__(self, log: Log, audit: Audit, grants: Grants, stapler: Stapler) -> None:
+    def __init__(
+        self, log: Log, audit: Audit, grants: Grants, stapler: Stapler, archive: EvidenceArchive
+    ) -> None:
+        self._archive = archive
         self._log = log
         self._audit = audit
         self._grants = grants
@@ -56,6 +64,8 @@ class LogService:
             "audit.export": Operation(Export, self.export, effect=False),
             "audit.consistency": Operation(Consistency, self.consistency, effect=False),
             "audit.prove": Operation(Prove, self.prove, effect=False),
+            "receipt.proof": Operation(ReceiptProof, self.receipt_proof, effect=False),
+            "receipt.evidence": Operation(ReceiptEvidence, self.receipt_evidence, effect=False),
         }
 
     def checkpoint(self, caller: Caller, _request: Checkpoint, tx: Tx) -> Checkpointed:
@@ -134,11 +144,39 @@ class LogService:
             evidence=self._stapler.staple().to_json(),
         )
 
+    def receipt_proof(self, caller: Caller, request: ReceiptProof, tx: Tx) -> ReceiptProved:
+        """Prove that a receipt's leaf is in the log: to whom it was given, or with the right `audit.read`.
+
+        Raises:
+            ConfigurationError: The tenant has no such receipt.
+            UnavailableError: Its leaf has no place yet.
+        """
+        entry = self._audit.find(tx, caller.tenant, request.receipt)
+        if entry is None or not _is_of(entry, caller):
+            self._permit(tx, caller)
+        if entry is None:
+            raise ConfigurationError("there is no such receipt", hint="`cloister receipt show` has its id")
+        proof = placed(self._log, tx, entry)
+        self._record(tx, caller, "receipt.proof", receipt=request.receipt)
+        path = b64url_encode(b"".join(proof.path))
+        return ReceiptProved(index=proof.index, path=path, head=proof.head.token)
+
+    def receipt_evidence(self, caller: Caller, request: ReceiptEvidence, tx: Tx) -> Evidence:
+        """Give the evidence behind a keyset; it is as public as the answer to a challenge."""
+        document = self._archive.find(tx, request.keyset, at=request.at)
+        self._record(tx, caller, "receipt.evidence", keyset=request.keyset)
+        return Evidence(evidence=document.to_json())
+
     def _permit(self, tx: Tx, caller: Caller) -> None:
         self._grants.require(tx, caller, "audit.read", RESOURCE)
 
     def _record(self, tx: Tx, caller: Caller, act: str, **detail: str | int) -> None:
         self._audit.record(tx, caller, act=act, resource=RESOURCE, detail=detail)
+
+
+def _is_of(entry: Written, caller: Caller) -> bool:
+    content = entry.recorded.content
+    return caller.principal in {content.principal, content.on_behalf_of}
 
 
 def placed(log: Log, tx: Tx, entry: Written) -> Proof:

@@ -19,8 +19,7 @@ from cloister.envelope import Sealed
 from cloister.errors import CloisterError, ConfigurationError, FunctionError, LimitError, OpenError
 from cloister.function.manifest import Manifest
 from cloister.jose import b64url_encode
-from cloister.receipts import Receipt
-from cloister_host.audit import Audit, Outcome
+from cloister_host.audit import Audit, Outcome, Recorded
 from cloister_host.deliveries.outbox import Outbox
 from cloister_host.egress import Egress, EgressDoor
 from cloister_host.functions.budgets import AnswerBudgets, Charge
@@ -269,8 +268,11 @@ class Invocation:
     def _finish(self, tx: Tx, prepared: _Prepared, ran: _Ran, request_digest: str) -> Invoked | BatchInvoked:
         rows, manifest = prepared.rows, prepared.manifest
         released = self._release.column(tx, prepared.function, rows, ran.returned)
-        receipt = self._receipt(prepared, ran, released, request_digest)
-        self._record(tx, prepared, "done", receipt=receipt.id, rows=rows.count, failed=len(rows.errors))
+        recorded = self._record(tx, prepared, "done", rows=rows.count, failed=len(rows.errors))
+        claims, disclosures = self._receipt(prepared, ran, released)
+        receipt = self._receipts.issue(
+            tx, recorded, request=request_digest, claims=claims, disclosures=disclosures
+        )
         self._logs.add(tx, prepared.function, prepared.resolved, prepared.watch.logs, outcome="done")
         if manifest.batch:
             values: list[Any] = [None] * rows.count
@@ -297,18 +299,16 @@ class Invocation:
         return replace(invoked, padding=padding(invoked, manifest.output, released))
 
     def _receipt(
-        self, prepared: _Prepared, ran: _Ran, released: Sequence[Any], request_digest: str
-    ) -> Receipt:
-        """Names and digests for everyone; what could be guessed only salted."""
+        self, prepared: _Prepared, ran: _Ran, released: Sequence[Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The claims and disclosures of a receipt: what could be guessed only among the latter."""
         rows, manifest = prepared.rows, prepared.manifest
         result, contexts = (
             (released, rows.contexts) if manifest.batch else (released[0], _first(rows.contexts))
         )
         sealed = released if manifest.output.kind == "sealed" else ()
-        return self._receipts.issue_receipt(
+        return (
             {
-                "request": request_digest,
-                "tenant": prepared.caller.tenant,
                 "function": prepared.resolved.name,
                 "function_digest": prepared.resolved.digest,
                 "kids": sorted(prepared.kids | kids(sealed)),
@@ -322,14 +322,13 @@ class Invocation:
                 "context": _digest(contexts) if manifest.batch else contexts,
                 "egress": [asdict(record) for record in ran.door.records],
                 "milliseconds": ran.milliseconds,
-                "principal": prepared.caller.principal,
                 "result_digest": _digest(result),
                 "rows": {"count": rows.count, "failed": len(rows.errors)},
             },
         )
 
-    def _record(self, tx: Tx, prepared: _Prepared, outcome: Outcome, **detail: str | int) -> None:
-        self._audit.record(
+    def _record(self, tx: Tx, prepared: _Prepared, outcome: Outcome, **detail: str | int) -> Recorded:
+        return self._audit.record(
             tx,
             prepared.caller,
             act="function.invoke",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from cloister_host.audit.receipts import Receipts, ReceiptSigner
 from cloister_host.deliveries.dispatcher import DeliverySigner, Dispatcher, Schedule
 from cloister_host.deliveries.outbox import Outbox
 from cloister_host.deliveries.service import DeliveryService
@@ -13,7 +14,6 @@ from cloister_host.egress import Egress, EgressSettings
 from cloister_host.functions.budgets import AnswerBudgets
 from cloister_host.functions.invocation import Invocation
 from cloister_host.functions.logs import FunctionLogs
-from cloister_host.functions.ports import ReceiptIssuer
 from cloister_host.functions.registry import Registry
 from cloister_host.functions.release import Release
 from cloister_host.functions.sandbox import Sandbox
@@ -25,7 +25,7 @@ from cloister_host.services import Services
 __all__ = ["FunctionParts", "Signer", "build_functions"]
 
 
-class Signer(ReceiptIssuer, DeliverySigner, Protocol):
+class Signer(ReceiptSigner, DeliverySigner, Protocol):
     """Signs what leaves the host: receipts and deliveries."""
 
 
@@ -86,7 +86,7 @@ def build_functions(
         release=Release(services.keymanager, services.tokenization),
         egress=way_out,
         outbox=outbox,
-        receipts=signer,
+        receipts=Receipts(signer, services.clock),
         budgets=AnswerBudgets(services.clock),
         logs=logs,
         clock=services.clock,

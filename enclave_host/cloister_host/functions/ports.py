@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from cloister.receipts import Receipt
+from cloister_host.audit import Recorded
 from cloister_host.store import Tx
 
 __all__ = ["Act", "ReceiptIssuer"]
@@ -36,8 +37,16 @@ class Act(Protocol):
 
 
 class ReceiptIssuer(Protocol):
-    """Signs receipts; what is disclosed is salted and digested."""
+    """Issues receipts of recorded acts; what is disclosed is salted and digested."""
 
-    def issue_receipt(self, claims: Mapping[str, Any], disclosures: Mapping[str, Any]) -> Receipt:
-        """Sign one receipt."""
+    def issue(
+        self,
+        tx: Tx,
+        recorded: Recorded,
+        *,
+        request: str,
+        claims: Mapping[str, Any] | None = None,
+        disclosures: Mapping[str, Any] | None = None,
+    ) -> Receipt:
+        """Issue the receipt of one act."""
         ...

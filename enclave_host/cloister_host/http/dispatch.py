@@ -18,16 +18,22 @@ from cloister import jose
 from cloister.errors import (
     CloisterError,
     ConfigurationError,
+    DeniedError,
+    FunctionError,
+    LimitError,
+    OpenError,
     QuorumNeededError,
     UnavailableError,
 )
 from cloister.protocol import OpenedRequest, body_digest, open_request, request_kid, seal_reply
+from cloister_host.audit.receipts import Receipts
 from cloister_host.http.metrics import Metrics
 from cloister_host.identity.caller import Caller
 from cloister_host.keysets import KeysetManager
 from cloister_host.operations import Operation
 from cloister_host.services import Services
 from cloister_host.store import Store, Tx
+from cloister_host.store.canonical import canonical, digest
 from cloister_host.store.idempotency import Done
 from cloister_host.store.replay import ReplayError
 
@@ -37,6 +43,14 @@ log = structlog.get_logger(__name__)
 
 IDEMPOTENCY_KEY_CHARS: Final = range(1, 129)
 MAX_PURPOSE_CHARS: Final = 128
+REFUSALS: Final = (
+    ConfigurationError,
+    DeniedError,
+    FunctionError,
+    LimitError,
+    OpenError,
+    QuorumNeededError,
+)
 DIAGNOSES: Final = "audit."
 """What is still answered once the log was found to be tampered with."""
 
@@ -144,6 +158,7 @@ class Dispatcher:
         clock: Callable[[], float],
     ) -> None:
         self._services = services
+        self._receipts = Receipts(keysets, clock)
         self._operations = operations
         self._keysets = keysets
         self._metrics = metrics
@@ -204,14 +219,32 @@ class Dispatcher:
                 return stored
             caller = self._authenticate(tx, request, task, correlation_id)
             if not task.operation.effect:
-                result = msgspec.json.encode(task.operation.handler(caller, task.payload, tx))
-                return self._reply(tx, request, body, result)
+                return self._reply(tx, request, body, self._result(tx, request, task, caller))
             claim = services.idempotency.claim(tx, caller, body.op, body.idempotency_key, body.digest)
             if isinstance(claim, Done):
                 return self._reply(tx, request, body, claim.result)
-            result = msgspec.json.encode(task.operation.handler(caller, task.payload, tx))
+            result = self._result(tx, request, task, caller)
             services.idempotency.finish(tx, caller, body.op, body.idempotency_key, result)
             return self._reply(tx, request, body, result)
+
+    def _result(self, tx: Tx, request: OpenedRequest, task: _Task, caller: Caller) -> bytes:
+        """Carry an operation out; its result as JSON, with the receipt in it where there is one."""
+        operation = task.operation
+        result = operation.handler(caller, task.payload, tx)
+        encoded = msgspec.json.encode(result)
+        if not operation.receipt:
+            return encoded
+        recorded = self._services.audit.take_last(caller.correlation_id)
+        if recorded is None:
+            raise UnavailableError("the act left no entry in the audit log", retryable=False)
+        receipt = self._receipts.issue(
+            tx,
+            recorded,
+            request=jose.b64url_encode(request.digest),
+            disclosures={"result_digest": digest(canonical(result))} if operation.receipt == "result" else {},
+        )
+        members = msgspec.json.encode(receipt.to_json())
+        return encoded[:-1] + (b"," if len(encoded) > len(b"{}") else b"") + b'"receipt":' + members + b"}"
 
     def _staged(self, request: OpenedRequest, task: _Task, correlation_id: str) -> str:
         """An operation with work outside the store, between two transactions."""
@@ -276,15 +309,32 @@ class Dispatcher:
         }
         if isinstance(failure, QuorumNeededError):
             members["proposal_id"] = failure.proposal_id
-        error = b'{"error":' + msgspec.json.encode(members)
         # Whoever could not say who they are must not be able to fill the store, or make it work.
         if task is None or task.caller is None or isinstance(failure, ReplayError):
-            return seal_reply(error + b"}", request=request)
+            return seal_reply({"error": members}, request=request)
         with self._services.store.begin() as tx:
+            if isinstance(failure, REFUSALS):
+                members["receipt"] = self._refusal(tx, request, task.body.op, task.caller, failure)
+            error = b'{"error":' + msgspec.json.encode(members)
             log_part = self._services.log.for_reply(tx, task.body.log_size)
             reply = seal_reply(error + log_part + b"}", request=request)
             self._services.replay.keep(tx, request.jti, request.digest, request.expires, reply)
         return reply
+
+    def _refusal(
+        self, tx: Tx, request: OpenedRequest, op: str, caller: Caller, failure: CloisterError
+    ) -> dict[str, Any]:
+        """The receipt of a refusal; one that left no entry of its own gets it here."""
+        audit, detail = self._services.audit, {"error": failure.code}
+        recorded = audit.take_last(caller.correlation_id, outcomes=("refused", "failed", "unknown"))
+        if recorded is None:
+            recorded = audit.record(
+                tx, caller, act=op, resource=f"operation/{op}", outcome="refused", detail=detail
+            )
+        receipt = self._receipts.issue(
+            tx, recorded, request=jose.b64url_encode(request.digest), disclosures=detail
+        )
+        return receipt.to_json()
 
 
 def _body(plaintext: bytes) -> _Body:

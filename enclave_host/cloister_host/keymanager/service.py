@@ -84,7 +84,7 @@ class KeyService:
             "key.data_key": Operation(DataKeyRequest, self.data_key, effect=False),
             "key.wrap": Operation(WrapRequest, self.wrap, effect=False),
             "key.unwrap": Operation(UnwrapRequest, self.unwrap, effect=False),
-            "value.open": Operation(ValueOpen, self.open, effect=False),
+            "value.open": Operation(ValueOpen, self.open, effect=False, receipt="act"),
         }
 
     def create(self, caller: Caller, request: KeyCreate, tx: Tx) -> NewKey:

@@ -55,10 +55,10 @@ class TokenizationService:
         """What this service answers."""
         return {
             **self._policies.operations(),
-            "token.tokenize": Operation(Tokenize, self.answer_tokenize, effect=True),
-            "token.detokenize": Operation(Detokenize, self.answer_detokenize, effect=False),
-            "token.retokenize": Operation(Retokenize, self.answer_retokenize, effect=True),
-            "token.revoke": Operation(Revoke, self.answer_revoke, effect=True),
+            "token.tokenize": Operation(Tokenize, self.answer_tokenize, effect=True, receipt="result"),
+            "token.detokenize": Operation(Detokenize, self.answer_detokenize, effect=False, receipt="result"),
+            "token.retokenize": Operation(Retokenize, self.answer_retokenize, effect=True, receipt="result"),
+            "token.revoke": Operation(Revoke, self.answer_revoke, effect=True, receipt="result"),
         }
 
     # --- through the API ----------------------------------------------------------------------------

@@ -233,7 +233,7 @@ def _outcome(
     check(reply)
     error = reply.get("error")
     if isinstance(error, dict):
-        return error_from_code(
+        failure = error_from_code(
             str(error.get("code")),
             str(error.get("message")),
             hint=str(error.get("hint", "")),
@@ -241,5 +241,8 @@ def _outcome(
             retryable=error.get("retryable") is True,
             proposal_id=str(error.get("proposal_id", "")),
         )
+        if isinstance(error.get("receipt"), dict):
+            failure.receipt = error["receipt"]
+        return failure
     result = reply.get("result")
     return result if isinstance(result, dict) else _Hint(502)

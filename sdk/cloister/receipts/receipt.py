@@ -18,9 +18,13 @@ import rfc8785
 
 from cloister import jose
 from cloister.errors import EvidenceError
+from cloister.jose.strict_json import load_object
 from cloister.protocol.keyset import Keyset
 
-__all__ = ["Receipt", "VerifiedReceipt", "issue_receipt", "verify_receipt"]
+__all__ = ["PROFILE", "Receipt", "VerifiedReceipt", "issue_receipt", "verify_receipt"]
+
+PROFILE: Final = "urn:cloister:receipt:1"
+"""What the claims mean, as an EAT profile (RFC 9711 section 4.3.2)."""
 
 RECEIPT_TYP: Final = "cloister-receipt+jwt"
 SALT_BYTES: Final = 32
@@ -56,6 +60,27 @@ class Receipt:
         """The members of a reply's `receipt`."""
         return {"id": self.id, "receipt": self.token, "disclosures": list(self.disclosures)}
 
+    @property
+    def unverified_claims(self) -> Mapping[str, Any]:
+        """What it says, for display and look-up.
+
+        Raises:
+            EvidenceError: It is malformed.
+        """
+        try:
+            return load_object(jose.b64url_decode(self.token.split(".")[1]))
+        except (IndexError, ValueError):
+            raise EvidenceError("the receipt is malformed") from None
+
+    @property
+    def unverified_disclosures(self) -> Mapping[str, Any]:
+        """What it discloses, for display.
+
+        Raises:
+            EvidenceError: It is malformed.
+        """
+        return dict(map(_disclosure, self.disclosures))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedReceipt:
@@ -65,19 +90,21 @@ class VerifiedReceipt:
     disclosed: Mapping[str, Any] = field(repr=False)
 
 
-def issue_receipt(claims: Mapping[str, Any], disclosures: Mapping[str, Any], *, key: jose.Key) -> Receipt:
+def issue_receipt(
+    claims: Mapping[str, Any], disclosures: Mapping[str, Any], *, receipt_id: str, key: jose.Key
+) -> Receipt:
     """Sign a receipt; the salts are drawn inside.
 
     Args:
         claims: What everyone may read: names and digests, never values.
         disclosures: What only the salts' holder can show.
+        receipt_id: Its name: the id of the act's entry in the audit log.
         key: The replica's receipt key, with its name in the keyset as `kid`.
     """
     revealed = [
         jose.b64url_encode(rfc8785.dumps([jose.b64url_encode(os.urandom(SALT_BYTES)), name, value]))
         for name, value in sorted(disclosures.items())
     ]
-    receipt_id = jose.b64url_encode(os.urandom(16))
     payload = {**claims, "jti": receipt_id, "_sd_alg": "sha-256", "_sd": sorted(map(_digest, revealed))}
     token = jose.sign_compact(rfc8785.dumps(payload), key, typ=RECEIPT_TYP)
     return Receipt(id=receipt_id, token=token, disclosures=tuple(revealed))
@@ -101,6 +128,8 @@ def verify_receipt(token: str, *, keyset: Keyset, disclosures: Sequence[str] = (
     claims = jose.verify_claims(token, key.jwk, typ=RECEIPT_TYP)
     # (2) Issued by this keyset, within its life.
     issued_at = claims.get("iat")
+    if claims.get("eat_profile") != PROFILE:
+        raise EvidenceError("the receipt is of another profile", hint="update the client or the host")
     if claims.get("deployment") != keyset.deployment or claims.get("keyset") != keyset.digest:
         raise EvidenceError("the receipt names another keyset")
     if type(issued_at) is not int or not key.not_before <= issued_at < key.expires:

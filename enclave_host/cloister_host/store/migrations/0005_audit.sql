@@ -16,6 +16,11 @@ CREATE TABLE log_tiles (id BIGINT PRIMARY KEY, hashes {bytes} NOT NULL);
 -- The newest tree head; it is signed, so it needs no MAC.
 CREATE TABLE log_heads (id INTEGER PRIMARY KEY, token {text} NOT NULL);
 
+-- The evidence behind every keyset that signed receipts, as it was stapled at a time (epoch seconds).
+CREATE TABLE receipt_evidence (
+    keyset {text} NOT NULL, kept_at BIGINT NOT NULL, document {bytes} NOT NULL, PRIMARY KEY (keyset, kept_at)
+);
+
 -- How many leaves a tenant has, and the chain over them: what is missing from a list of its entries shows.
 CREATE TABLE log_tenants (
     tenant {text} PRIMARY KEY, entries BIGINT NOT NULL, chain {bytes} NOT NULL, mac {bytes} NOT NULL

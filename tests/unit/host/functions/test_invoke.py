@@ -103,7 +103,7 @@ def test_the_receipt_names_the_code_and_hides_the_rest(forecast: Workbench) -> N
     assert claims["kids"] == ["forecasts.1", "histories.1"]
     assert claims["sandbox"] == "process"
     assert "customer-4711" not in json.dumps(claims)
-    assert claims["request"] == "digest-of-the-sealed-request"
+    assert claims["eat_nonce"] == "digest-of-the-sealed-request"
     assert disclosed(result)["context"] == {"customer": "customer-4711"}
 
 

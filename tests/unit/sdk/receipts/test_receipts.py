@@ -15,6 +15,7 @@ from cloister import jose
 from cloister.errors import CloisterError, EvidenceError
 from cloister.protocol import KeysetKey, sign_keyset
 from cloister.receipts import Receipt, issue_receipt, verify_receipt
+from cloister.receipts.receipt import PROFILE
 
 NOW = 1_800_000_000
 
@@ -49,8 +50,14 @@ def make_keyset(receipt_key, *, expires=NOW + 100):
 
 
 def issue(keyset, key, /, *, result=True, **changes):
-    claims = {"deployment": keyset.deployment, "keyset": keyset.digest, "iat": NOW, "function": "f"}
-    return issue_receipt({**claims, **changes}, {"result": result}, key=key)
+    claims = {
+        "eat_profile": PROFILE,
+        "deployment": keyset.deployment,
+        "keyset": keyset.digest,
+        "iat": NOW,
+        "function": "f",
+    }
+    return issue_receipt({**claims, **changes}, {"result": result}, receipt_id="0123", key=key)
 
 
 def payload(receipt):
@@ -91,7 +98,6 @@ def test_a_pin_cannot_be_guessed_from_a_receipt(keyset, receipt_key):
 
 def test_the_same_answer_twice_looks_different(keyset, receipt_key):
     one, two = issue(keyset, receipt_key), issue(keyset, receipt_key)
-    assert one.id != two.id
     assert payload(one)["_sd"] != payload(two)["_sd"]
 
 
@@ -99,6 +105,11 @@ def test_a_disclosure_of_another_receipt_is_refused(keyset, receipt_key):
     one, two = issue(keyset, receipt_key), issue(keyset, receipt_key)
     with pytest.raises(EvidenceError, match="disclosure"):
         verify_receipt(one.token, keyset=keyset, disclosures=two.disclosures)
+
+
+def test_another_profile_is_refused(keyset, receipt_key):
+    with pytest.raises(EvidenceError, match="profile"):
+        verify_receipt(issue(keyset, receipt_key, eat_profile="urn:x").token, keyset=keyset)
 
 
 def test_another_key_is_refused(keyset):
