@@ -1,9 +1,11 @@
-"""Install what pip does not: `python -m local_cloud.install azurite azure`.
+"""Install what pip does not: `python -m local_cloud.install azurite azure osls4`.
 
-    azurite   Microsoft's blob service for Node.js, into .make/node
-    azure     Microsoft's Functions runtime, which needs Python 3.13, into .venv-azure
+    azurite      Microsoft's blob service for Node.js, into .make/node
+    azure        Microsoft's Functions runtime, which needs Python 3.13, into .venv-azure
+    osls4        the Serverless Framework's open fork with the plugins ours has to live with, into .make/osls4
+    osls3, serverless3   its older release, and the framework's last open one, likewise
 
-Both are pinned, stay inside the checkout and are left alone when they are already there.
+All are pinned, stay inside the checkout and are left alone when they are already there.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
-__all__ = ["azure_python", "azurite_script", "main"]
+__all__ = ["FRAMEWORKS", "azure_python", "azurite_script", "framework_script", "main"]
 
 ROOT = Path(__file__).resolve().parents[2]
 AZURITE = "azurite@3.35.0"
@@ -23,6 +26,12 @@ NODE_FOLDER = ROOT / ".make" / "node"
 AZURE_FOLDER = ROOT / ".venv-azure"
 AZURE_PACKAGES = ("azure-functions-runtime==1.3.0", "azure-functions>=1.21", "azure-storage-blob>=12.20")
 RUNTIME_PYTHON = (3, 13)
+PLUGINS = ("serverless-python-requirements@6.1.2", "serverless-iam-roles-per-function@3.2.0")
+FRAMEWORKS = {
+    "osls4": ("osls@4.3.1", *PLUGINS, "serverless-offline@14.8.2"),
+    "osls3": ("osls@3.77.1", *PLUGINS),
+    "serverless3": ("serverless@3.40.0", *PLUGINS, "serverless-offline@13.9.0"),
+}
 
 
 def azurite_script() -> Path | None:
@@ -53,13 +62,39 @@ def find_runtime_python() -> Path | None:
     return None
 
 
+def framework_script(name: str) -> Path | None:
+    """The command `serverless` of one of `FRAMEWORKS`, if it is installed."""
+    folder = ROOT / ".make" / name
+    return folder / "node_modules" / ".bin" / "serverless" if (folder / "installed").exists() else None
+
+
 def install_azurite() -> str:
     """Install Azurite; a line for the reader."""
     if azurite_script() is None:
-        NODE_FOLDER.mkdir(parents=True, exist_ok=True)
-        options = ["--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
-        subprocess.run(["npm", "install", "--prefix", NODE_FOLDER, *options, AZURITE], check=True)  # noqa: S607 - npm is where the reader has it
+        _npm(NODE_FOLDER, AZURITE)
     return f"{AZURITE}: {azurite_script()}"
+
+
+def install_framework(name: str) -> str:
+    """Install a Serverless Framework and plugins; a line for the reader."""
+    if framework_script(name) is None:
+        _npm(ROOT / ".make" / name, *FRAMEWORKS[name])
+        (ROOT / ".make" / name / "installed").touch()
+    return f"{FRAMEWORKS[name][0]}: {framework_script(name)}"
+
+
+def _npm(folder: Path, *packages: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    # Our own plugin is linked by the tests; peers of the others ask for frameworks nobody here wants.
+    options = [
+        "--no-save",
+        "--no-audit",
+        "--no-fund",
+        "--ignore-scripts",
+        "--legacy-peer-deps",
+        "--loglevel=error",
+    ]
+    subprocess.run(["npm", "install", "--prefix", folder, *options, *packages], check=True)  # noqa: S607 - npm is where the reader has it
 
 
 def install_azure() -> str:
@@ -79,7 +114,8 @@ def install_azure() -> str:
 
 def main(names: list[str]) -> int:
     """Install what is named; the exit code."""
-    known = {"azurite": install_azurite, "azure": install_azure}
+    frameworks = {name: partial(install_framework, name) for name in FRAMEWORKS}
+    known = {"azurite": install_azurite, "azure": install_azure, **frameworks}
     if not names or not set(names) <= known.keys():
         print(__doc__, file=sys.stderr)
         return 2

@@ -18,7 +18,7 @@ import pytest
 
 from local_cloud import install
 
-__all__ = ["azure_runtime", "azurite", "binary", "missing", "module", "node", "python"]
+__all__ = ["azure_runtime", "azurite", "binary", "framework", "missing", "module", "node", "python"]
 
 
 def missing(what: str, *, install: str) -> NoReturn:
@@ -76,6 +76,17 @@ def azure_runtime() -> Path:
         missing(
             "Microsoft's Functions runtime",
             install="PYTHONPATH=examples python -m local_cloud.install azure, with Python 3.13 at hand",
+        )
+    return found
+
+
+def framework(name: str) -> Path:
+    """Path of a Serverless Framework, and a Node.js to run it."""
+    node()
+    found = install.framework_script(name)
+    if found is None:
+        missing(
+            install.FRAMEWORKS[name][0], install=f"PYTHONPATH=examples python -m local_cloud.install {name}"
         )
     return found
 

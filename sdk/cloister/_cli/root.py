@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib import import_module
+from importlib import import_module, metadata
 from importlib.metadata import EntryPoint
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
@@ -46,10 +46,26 @@ def build(plugins: Mapping[str, EntryPoint], missing: Mapping[str, str]) -> type
         no_args_is_help=True,
         pretty_exceptions_enable=False,
     )
+    app.callback()(_root)
     for name, group in admin.GROUPS.items():
         app.add_typer(group, name=name)
     values.register(app)
     return app
+
+
+def _version(asked: bool) -> None:  # noqa: FBT001 (called by typer)
+    if asked:
+        typer.echo(f"cloister {metadata.version('cloister')}")
+        raise typer.Exit
+
+
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Serverless functions that work on data they can never read."""
 
 
 def _own(name: str) -> typer.Typer:
