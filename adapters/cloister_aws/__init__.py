@@ -12,11 +12,17 @@
 Settings come from `CLOISTER_*` environment variables. Nothing here opens a value.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from cloister.faas import AsyncEnclave, Enclave
 from cloister_aws import s3
 from cloister_aws.events import Source, source_of
-from cloister_aws.fields import mask_fields, seal_fields
 from cloister_aws.handlers import confidential
+
+if TYPE_CHECKING:
+    from cloister_aws.fields import mask_fields, seal_fields
 
 __all__ = [
     "AsyncEnclave",
@@ -28,3 +34,12 @@ __all__ = [
     "seal_fields",
     "source_of",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The decorators for fields, which take 20 ms to load, for those who use them."""
+    if name not in {"mask_fields", "seal_fields"}:
+        raise AttributeError(f"module 'cloister_aws' has no attribute {name!r}")
+    from cloister_aws import fields  # noqa: PLC0415 (on first use)
+
+    return getattr(fields, name)

@@ -10,7 +10,7 @@ from cloister.errors import CloisterError
 
 __all__ = ["main"]
 
-ELSEWHERE = {"host": "cloister-host", "gcp": "cloister[gcp]"}
+ELSEWHERE = {"host": "cloister-host", "aws": "cloister[aws]", "gcp": "cloister[gcp]"}
 """Commands of packages that may not be installed."""
 
 

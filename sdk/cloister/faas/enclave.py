@@ -12,7 +12,7 @@ import rfc8785
 
 from cloister import jose
 from cloister.errors import ConfigurationError
-from cloister.function.names import check_name
+from cloister.names import check_name
 from cloister.reply import BatchReply, Reply
 
 __all__ = ["AsyncEnclave", "Enclave", "FunctionName", "Invoker", "idempotency_key"]

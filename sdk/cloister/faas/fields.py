@@ -8,8 +8,8 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from cloister.envelope import Sealed, Value
 from cloister.errors import ConfigurationError, LimitError, OpenError
-from cloister.function.names import check_name
 from cloister.mask.paths import State, compile_paths, pointer
+from cloister.names import check_name
 
 __all__ = ["FieldSealer", "OnMissing", "Sealer"]
 

@@ -7,10 +7,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from cloister.errors import ConfigurationError
+from cloister.names import check_name
 
 __all__ = ["check_context", "check_header", "check_name", "check_origin", "check_path"]
 
-_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _CONTEXT_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _HOST: Final = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
@@ -36,16 +36,6 @@ _FRAMING_HEADERS: Final = frozenset(
         "upgrade",
     }
 )
-
-
-def check_name(value: object, what: str) -> str:
-    """Return `value` if it is a resource name, else raise what a good name looks like."""
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ConfigurationError(
-            f"the name of the {what} cannot be used",
-            hint="use 1 to 63 of a-z, 0-9 and '-', starting with a letter, for example 'credit-histories'",
-        )
-    return value
 
 
 def check_context(names: object, what: str) -> tuple[str, ...] | None:
