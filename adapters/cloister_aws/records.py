@@ -6,21 +6,21 @@ https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from cloister.errors import ConfigurationError
 from cloister.faas import scrubbed
 from cloister_aws.events import BATCHED, Source, record_id, records_of, source_of
 
+if TYPE_CHECKING:
+    import logging
+
 __all__ = ["Processor", "process_records"]
 
 Call = Callable[[Any, tuple[str, ...]], Any]
 """Handles one record, which this names over all its deliveries."""
-
-_log: Final = logging.getLogger("cloister.aws")
 
 
 class Processor(Protocol):
@@ -63,7 +63,9 @@ def process_records(event: Any, call: Call, *, processor: Processor | None, cont
             continue
         first = first or error
         failed.append(record_id(source, record))
-        _log.warning("record failed: %s %s: %s", source.value, failed[-1] if source in BATCHED else "", error)
+        _log().warning(
+            "record failed: %s %s: %s", source.value, failed[-1] if source in BATCHED else "", error
+        )
         if source is not Source.SQS and source in BATCHED:
             break  # Lambda goes on from the first failure
         if _is_fifo(source, record):
@@ -74,6 +76,12 @@ def process_records(event: Any, call: Call, *, processor: Processor | None, cont
     if first is not None:
         raise first
     return results
+
+
+def _log() -> logging.Logger:
+    import logging  # noqa: PLC0415 (5 ms of a cold start)
+
+    return logging.getLogger("cloister.aws")
 
 
 def _failure(source: Source, record: Any, call: Call, results: list[Any]) -> BaseException | None:

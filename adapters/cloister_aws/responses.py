@@ -24,7 +24,6 @@ from cloister.errors import (
     OpenError,
     UnavailableError,
 )
-from cloister.reply import BatchReply, Reply
 from cloister_aws.events import BATCHED, HTTP, Source
 
 __all__ = ["plain", "problem", "shaped"]
@@ -81,6 +80,8 @@ def problem(source: Source, event: Any, error: CloisterError) -> dict[str, Any]:
 
 def plain(result: Any) -> Any:
     """A `Reply` as JSON: value and receipt; anything else as it is."""
+    from cloister.reply import BatchReply, Reply  # noqa: PLC0415 (loaded by the call that gave one)
+
     if isinstance(result, Reply):
         out = {"value": result.value, "receipt": result.receipt.id}
         return out if result.delivery_id is None else {**out, "delivery_id": result.delivery_id}

@@ -6,14 +6,16 @@ import hashlib
 import itertools
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import rfc8785
 
 from cloister import jose
 from cloister.errors import ConfigurationError
 from cloister.names import check_name
-from cloister.reply import BatchReply, Reply
+
+if TYPE_CHECKING:
+    from cloister.reply import BatchReply, Reply
 
 __all__ = ["AsyncEnclave", "Enclave", "FunctionName", "Invoker", "idempotency_key"]
 

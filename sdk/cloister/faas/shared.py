@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import TYPE_CHECKING
 
-from cloister.client import Client
 from cloister.envelope.process import drop_data_keys
+
+if TYPE_CHECKING:
+    from cloister.client import Client
 
 __all__ = ["forget_shared_client", "shared_client"]
 
@@ -38,6 +41,8 @@ def shared_client() -> Client:
     """
     with _shared.lock:
         if _shared.client is None:
+            from cloister.client import Client  # noqa: PLC0415 (TLS and all: for the first call, not for a cold start)
+
             _shared.client = Client.from_env()
         return _shared.client
 

@@ -56,7 +56,8 @@ class Client:
     def from_env(cls):
         return cls()
 
-shared.Client = Client
+import cloister.client
+cloister.client.Client = Client
 parents = shared.shared_client()
 held = threading.Event()
 def hold():
