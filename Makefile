@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMPS := .venv/stamps
 PROJECTS := -e '.[aws,gcp,azure,async,cli]' -e enclave_host
-PATHS := sdk adapters enclave_host tests examples benchmarks
+PATHS := sdk adapters enclave_host tests examples benchmarks infra
 TYPED := sdk/cloister adapters/cloister_aws adapters/cloister_gcp adapters/cloister_azure enclave_host/cloister_host
 
 .PHONY: help demo test test-all check format bench clean
@@ -22,7 +22,7 @@ test: $(STAMPS)/test $(STAMPS)/azurite $(STAMPS)/azure $(STAMPS)/osls4
 	$(BIN)/pytest -m 'not slow' -n 2 --dist loadfile $(ARGS)
 
 ## make test-all  run every test
-test-all: $(STAMPS)/test $(STAMPS)/azurite $(STAMPS)/azure $(STAMPS)/osls4 $(STAMPS)/osls3 $(STAMPS)/serverless3
+test-all: $(STAMPS)/test $(STAMPS)/azurite $(STAMPS)/azure $(STAMPS)/osls4 $(STAMPS)/osls3 $(STAMPS)/serverless3 $(STAMPS)/cdk
 	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 ## make check     lint, format, types, import rules
@@ -55,7 +55,7 @@ $(STAMPS)/demo: $(STAMPS)/venv pyproject.toml enclave_host/pyproject.toml
 	$(BIN)/pip install --quiet $(PROJECTS) --group demo
 	@touch $@
 
-$(STAMPS)/test $(STAMPS)/check $(STAMPS)/bench: $(STAMPS)/%: $(STAMPS)/demo
+$(STAMPS)/test $(STAMPS)/check $(STAMPS)/bench $(STAMPS)/cdk: $(STAMPS)/%: $(STAMPS)/demo
 	$(BIN)/pip install --quiet $(PROJECTS) --group $*
 	@touch $@
 

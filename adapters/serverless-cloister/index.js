@@ -180,10 +180,12 @@ class ServerlessCloister {
     if (!this.config) throw new PluginError('There is no `custom.cloister`.', 'CLOISTER_CONFIGURATION');
     const { cli } = this;
     cli.checkVersion();
-    const { code, json, text } = cli.run(args);
+    const { code, json, text, errors } = cli.run(args);
     this.serverless.cli?.consoleLog ? this.serverless.cli.consoleLog(text.trimEnd()) : console.log(text.trimEnd());
     if (code !== 0) {
-      const reason = (json && (json.reason || json.verdict)) || `exit code ${code}`;
+      const failed = ((json && json.steps) || []).filter(({ status }) => status === 'failed');
+      const reason = failed.map(({ step, detail }) => `${step}: ${detail}`).join('; ') ||
+        (json && json.reason) || errors || `exit code ${code}`;
       throw new PluginError(`cloister ${args[0]}: ${reason}`, `CLOISTER_${args[0].toUpperCase()}`);
     }
   }
