@@ -1,6 +1,6 @@
 """Run every benchmark, print the tables, keep the figures as JSON.
 
-python benchmarks/run.py [envelope imports invocation audit layer tokenization attestation]
+python benchmarks/run.py [envelope imports invocation audit tokenization attestation]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from figures import show
 
-TABLES = ("envelope", "imports", "invocation", "audit", "layer")
+TABLES = ("envelope", "imports", "invocation", "audit")
 SCRIPTS = ("tokenization", "attestation")
 RESULTS = Path(__file__).parent / "results"
 
