@@ -119,6 +119,19 @@ class KeysetManager:
             )
             self._staple = None
 
+    def set_holders(self, holders: tuple[Mapping[str, Any], ...]) -> None:
+        """Change which kinds of machine may be given the request keys.
+
+        A new epoch begins. If a kind is removed, machines of it may hold the keys of earlier epochs, so
+        those are accepted no longer: clients attest again and find the holders they now have to accept.
+        """
+        with self._lock:
+            removed = [holder for holder in self._holders if holder not in holders]
+            self._holders = holders
+            if removed:
+                self._request_keys.clear()
+            self.rotate()
+
     def request_key(self, kid: str) -> jose.Key | None:
         """The private half of a request key, while requests to it are accepted."""
         now = self._clock()

@@ -7,28 +7,26 @@ method's result.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from cloister import jose
+from cloister._host import KnownHost
 from cloister.attestation import AppraisalPolicy
 from cloister.envelope import DataKey, Dek, DekCache, OpenCache, Sealed, Value
-from cloister.envelope.process import epoch
 from cloister.errors import (
     ConfigurationError,
     EvidenceError,
     LimitError,
     OpenError,
-    UnavailableError,
 )
 from cloister.identity import Identity
 from cloister.objects import ObjectHeader, ObjectKey
-from cloister.protocol.attest import AttestationDocument, AttestationResult, appraise_document
+from cloister.protocol.attest import AttestationResult
 from cloister.protocol.public_key import PublicKey, verify_public_key
-from cloister.protocol.session import Attest, Authenticate, Response, Step, attested, exchange
+from cloister.protocol.session import Attest, Authenticate, Step, attested, exchange
 from cloister.receipts import HeadKeeper, TreeHead
 from cloister.reply import BatchReply, Reply, Results
 from cloister.secret import Secret
@@ -61,13 +59,11 @@ class Flows:
         self._heads = heads
         self._tenant = tenant
         self._identity = identity
-        self._policy = policy
+        self.host = KnownHost(policy, clock=clock, jitter=jitter)
         self._clock = clock
         self._jitter = jitter
         self._deks = DekCache()
         self._opened = OpenCache()
-        self._host: AttestationResult | None = None
-        self._life = epoch()
 
     @property
     def tenant(self) -> str:
@@ -80,32 +76,9 @@ class Flows:
         host = yield from attested(Attest(fresh=True), jitter=self._jitter)
         return replace(host, not_checked=(*host.not_checked, *self._heads.not_checked))
 
-    def known(self, step: Attest) -> AttestationResult | None:
-        """The appraised host, if what is known satisfies the step."""
-        host = self._host
-        # A snapshot's copies appraise for themselves, as do forked children.
-        if host is None or self._life is not epoch() or step.fresh or host.keyset.digest == step.reject:
-            return None
-        return host if host.keyset.request_key(self._clock()) else None
-
-    def challenge(self) -> bytes:
-        """A fresh nonce for `POST /v1/attestation`."""
-        return os.urandom(NONCE_BYTES)
-
-    def accept(self, response: Response | None, nonce: bytes) -> AttestationResult | None:
-        """Appraise the host's answer to a challenge, and seal to it from now on; `None`: ask again."""
-        if response is None or response.status >= HTTP_SERVER_ERROR:
-            return None
-        if response.status != HTTP_OK:
-            raise UnavailableError("this is not a Cloister host", hint="check CLOISTER_URL", retryable=False)
-        document = AttestationDocument.from_bytes(response.body)
-        self._host = appraise_document(document, self._policy, nonce=nonce, now=self._clock())
-        self._life = epoch()
-        return self._host
-
     def forget(self) -> None:
         """Drop everything drawn or learned so far, as after a snapshot was restored."""
-        self._host = None
+        self.host.forget()
         self._deks.clear()
         self._opened.clear()
 
@@ -115,7 +88,8 @@ class Flows:
 
     def tree_head(self) -> TreeHead | None:
         """The last head of the audit log that this client accepted, or kept from an earlier run."""
-        return None if self._host is None else self._heads.kept(self._host.keyset)
+        keyset = self.host.keyset
+        return None if keyset is None else self._heads.kept(keyset)
 
     # --- any operation ---
 

@@ -6,16 +6,19 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from cloister._flows import Context, Flow, Flows, T, bound_context
+from cloister._host import RENEWAL_TIMEOUT_SECONDS
 from cloister._keys import AsyncKeyOperations
 from cloister.attestation import AppraisalPolicy
 from cloister.client import JOSE_TYPE, JSON_TYPE, challenge_body, policy_from
 from cloister.config import Settings
 from cloister.envelope import Sealed, Value
+from cloister.errors import CloisterError
 from cloister.head_file import HeadFile
 from cloister.identity import Identity, identity_from
 from cloister.objects import (
@@ -62,6 +65,7 @@ class AsyncClient(AsyncKeyOperations):
         self._transport = transport
         self._timeout_seconds = timeout_seconds
         self._attesting = asyncio.Lock()
+        self._renewal: asyncio.Task[None] | None = None
 
     @classmethod
     def from_env(cls, *, transport: AsyncTransport | None = None, **settings: Any) -> Self:
@@ -220,6 +224,8 @@ class AsyncClient(AsyncKeyOperations):
 
     async def aclose(self) -> None:
         """Close connections and drop data keys."""
+        if self._renewal is not None:
+            self._renewal.cancel()
         self.forget()
         await self._transport.aclose()
 
@@ -232,6 +238,8 @@ class AsyncClient(AsyncKeyOperations):
         await self.aclose()
 
     async def _run(self, flow: Flow[T]) -> T:
+        if self._flows.host.renewal_due():
+            self._renewal = asyncio.create_task(self._renew())
         outcome: Any = None
         try:
             while True:
@@ -249,19 +257,35 @@ class AsyncClient(AsyncKeyOperations):
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
 
-    async def _attest(self, step: Attest) -> AttestationResult | None:
+    async def _attest(
+        self, step: Attest, *, timeout_seconds: float | None = None
+    ) -> AttestationResult | None:
+        """Appraise the host, in one flight for everybody who asks meanwhile."""
+        host = self._flows.host
+        known = host.known(step)
+        if known is not None:
+            return known
+        flights = host.flights
         async with self._attesting:
-            known = self._flows.known(step)
+            known = host.known(step)
             if known is not None:
                 return known
-            nonce = self._flows.challenge()
-            response = await self._post("/v1/attestation", challenge_body(nonce), JSON_TYPE)
-            return self._flows.accept(response, nonce)
+            if host.flights != flights:
+                return host.outcome()
+            nonce = host.challenge()
+            body = challenge_body(nonce)
+            return host.accept(await self._post("/v1/attestation", body, JSON_TYPE, timeout_seconds), nonce)
 
-    async def _post(self, path: str, body: bytes, content_type: str) -> Response | None:
+    async def _renew(self) -> None:
+        """Appraise the host before its keyset ends; if that fails, a later call will say why."""
+        with suppress(CloisterError):
+            await self._attest(Attest(fresh=True), timeout_seconds=RENEWAL_TIMEOUT_SECONDS)
+
+    async def _post(
+        self, path: str, body: bytes, content_type: str, timeout_seconds: float | None = None
+    ) -> Response | None:
+        timeout = min(self._timeout_seconds, timeout_seconds or self._timeout_seconds)
         try:
-            return await self._transport.post(
-                path, body, content_type=content_type, timeout_seconds=self._timeout_seconds
-            )
+            return await self._transport.post(path, body, content_type=content_type, timeout_seconds=timeout)
         except TransportError:
             return None

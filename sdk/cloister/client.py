@@ -7,17 +7,20 @@ import random
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from cloister import jose
 from cloister._flows import Context, Flow, Flows, T, bound_context
+from cloister._host import RENEWAL_TIMEOUT_SECONDS
 from cloister._keys import KeyOperations
 from cloister.attestation import AppraisalPolicy
 from cloister.config import Settings
 from cloister.envelope import Sealed, Value
-from cloister.errors import ConfigurationError
+from cloister.envelope.process import epoch
+from cloister.errors import CloisterError, ConfigurationError
 from cloister.head_file import HeadFile
 from cloister.identity import Identity, identity_from
 from cloister.objects import (
@@ -75,6 +78,7 @@ class Client(KeyOperations):
         self._transport = transport
         self._timeout_seconds = timeout_seconds
         self._attesting = threading.Lock()
+        self._attesting_in = epoch()
 
     @classmethod
     def from_env(cls, *, transport: Transport | None = None, **settings: Any) -> Self:
@@ -304,6 +308,8 @@ class Client(KeyOperations):
     # --- the driver ---
 
     def _run(self, flow: Flow[T]) -> T:
+        if self._flows.host.renewal_due():
+            threading.Thread(target=self._renew, name="cloister-renewal", daemon=True).start()
         outcome: Any = None
         try:
             while True:
@@ -320,20 +326,40 @@ class Client(KeyOperations):
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
 
-    def _attest(self, step: Attest) -> AttestationResult | None:
-        with self._attesting:
-            known = self._flows.known(step)
+    def _attest(self, step: Attest, *, timeout_seconds: float | None = None) -> AttestationResult | None:
+        """Appraise the host, in one flight for everybody who asks meanwhile."""
+        host = self._flows.host
+        known = host.known(step)
+        if known is not None:
+            return known
+        flights = host.flights
+        with self._lock():
+            known = host.known(step)
             if known is not None:
                 return known
-            nonce = self._flows.challenge()
-            response = self._post("/v1/attestation", challenge_body(nonce), JSON_TYPE)
-            return self._flows.accept(response, nonce)
+            if host.flights != flights:
+                return host.outcome()
+            nonce = host.challenge()
+            body = challenge_body(nonce)
+            return host.accept(self._post("/v1/attestation", body, JSON_TYPE, timeout_seconds), nonce)
 
-    def _post(self, path: str, body: bytes, content_type: str) -> Response | None:
+    def _lock(self) -> threading.Lock:
+        """The lock of this process; a forked child's is not held by a thread that did not come along."""
+        if self._attesting_in is not epoch():
+            self._attesting, self._attesting_in = threading.Lock(), epoch()
+        return self._attesting
+
+    def _renew(self) -> None:
+        """Appraise the host before its keyset ends; if that fails, a later call will say why."""
+        with suppress(CloisterError):
+            self._attest(Attest(fresh=True), timeout_seconds=RENEWAL_TIMEOUT_SECONDS)
+
+    def _post(
+        self, path: str, body: bytes, content_type: str, timeout_seconds: float | None = None
+    ) -> Response | None:
+        timeout = min(self._timeout_seconds, timeout_seconds or self._timeout_seconds)
         try:
-            return self._transport.post(
-                path, body, content_type=content_type, timeout_seconds=self._timeout_seconds
-            )
+            return self._transport.post(path, body, content_type=content_type, timeout_seconds=timeout)
         except TransportError:
             return None
 
@@ -358,6 +384,7 @@ def policy_from(path: Path) -> AppraisalPolicy:
     if len(raw) > MAX_POLICY_BYTES:
         raise ConfigurationError(f"the appraisal policy {path} is too large")
     try:
-        return AppraisalPolicy.from_toml(raw.decode())
+        read = AppraisalPolicy.from_json if path.suffix == ".json" else AppraisalPolicy.from_toml
+        return read(raw.decode())
     except UnicodeDecodeError:
         raise ConfigurationError(f"the appraisal policy {path} is not text") from None

@@ -8,7 +8,7 @@ import msgspec
 
 from cloister_host.operations import Page, Request, Result
 
-__all__ = ["GrantInfo", "GrantList", "GrantListRequest", "GrantRequest"]
+__all__ = ["GrantInfo", "GrantList", "GrantListRequest", "GrantRequest", "OwnGrants", "OwnGrantsRequest"]
 
 Principal = Annotated[
     str, msgspec.Meta(pattern=r"^([a-z][a-z0-9-]{0,62}|function:[A-Za-z0-9_-]{1,128})\Z", max_length=160)
@@ -31,6 +31,10 @@ class GrantListRequest(Page):
     principal: Principal | None = None
 
 
+class OwnGrantsRequest(Page):
+    """Asks who the caller is, and what was granted to it."""
+
+
 class GrantInfo(Result):
     """One grant, and who gave it when (epoch seconds)."""
 
@@ -44,5 +48,15 @@ class GrantInfo(Result):
 class GrantList(Result):
     """One page of grants; `next` continues it, and is empty at the end."""
 
+    grants: list[GrantInfo]
+    next: str
+
+
+class OwnGrants(Result):
+    """The caller, and one page of the grants given to it directly."""
+
+    tenant: str
+    principal: str
+    kind: str
     grants: list[GrantInfo]
     next: str

@@ -14,7 +14,14 @@ from cloister_host.operations import Operation
 from cloister_host.policy.actions import check_action, check_grantable
 from cloister_host.policy.acts import QUORUM_CHANGE
 from cloister_host.policy.grants import GRANTS, Grant, Grants, grant_id
-from cloister_host.policy.messages import GrantInfo, GrantList, GrantListRequest, GrantRequest
+from cloister_host.policy.messages import (
+    GrantInfo,
+    GrantList,
+    GrantListRequest,
+    GrantRequest,
+    OwnGrants,
+    OwnGrantsRequest,
+)
 from cloister_host.policy.quorum import Quorum, request_digest
 from cloister_host.store import Tx
 
@@ -38,6 +45,7 @@ class GrantService:
             "grant.create": Operation(GrantRequest, self.create, effect=True),
             "grant.delete": Operation(GrantRequest, self.delete, effect=True),
             "grant.list": Operation(GrantListRequest, self.list, effect=False),
+            "grant.mine": Operation(OwnGrantsRequest, self.mine, effect=False),
         }
 
     def create(self, caller: Caller, request: GrantRequest, tx: Tx) -> GrantInfo:
@@ -98,6 +106,20 @@ class GrantService:
         rows = tx.scan(GRANTS, caller.tenant, prefix=prefix, after=request.after, limit=request.limit)
         self._audit.record(tx, caller, act="grant.list", resource=f"principal/{request.principal or '*'}")
         return GrantList(
+            grants=[_info(row.record) for row in rows],
+            next=rows[-1].id if len(rows) == request.limit else "",
+        )
+
+    def mine(self, caller: Caller, request: OwnGrantsRequest, tx: Tx) -> OwnGrants:
+        """Who the caller is and what it was granted; nobody needs a right to ask that about himself."""
+        rows = tx.scan(
+            GRANTS, caller.tenant, prefix=f"{caller.principal}|", after=request.after, limit=request.limit
+        )
+        self._audit.record(tx, caller, act="grant.mine", resource=f"principal/{caller.principal}")
+        return OwnGrants(
+            tenant=caller.tenant,
+            principal=caller.principal,
+            kind=caller.kind,
             grants=[_info(row.record) for row in rows],
             next=rows[-1].id if len(rows) == request.limit else "",
         )

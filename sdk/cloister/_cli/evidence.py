@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from cloister import attestation
+from cloister._cli._verdict import REFUSED, UNUSABLE, report, unusable
 from cloister.attestation import fetching
 from cloister.attestation.certificates import load_endorsements
 from cloister.attestation.formats.azure_hcl import MAGIC
@@ -21,8 +21,6 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Look at attestation evidence.")
 
-REFUSED: Final = 3
-UNUSABLE: Final = 2
 TIMEOUT_SECONDS: Final = 20
 MAX_FILE_BYTES: Final = 2 * 1024 * 1024
 _PINNED: Final = (MAGIC, b"-----BEGIN PUBLIC KEY-----")
@@ -75,8 +73,7 @@ def verify(
         }
     except (OSError, ValueError, CloisterError) as error:
         reason = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
-        _report({"verdict": "unusable", "reason": reason, "claims": {}, "not_checked": []}, as_json=as_json)
-        raise typer.Exit(UNUSABLE) from None
+        raise unusable(reason, as_json=as_json) from None
     if format_ in _TEXT_FORMATS:
         raw = raw.strip()
     if support["trust_anchors"] is None and rules is not None:
@@ -86,12 +83,12 @@ def verify(
         evidence = attestation.authenticate(raw, format=format_, at=when, **support)
         appraisal = _appraise(evidence, rules, nonce=challenge, allow_debug=allow_debug, at=when)
     except AttestationError as refusal:
-        _report(_result("refused", str(refusal), evidence), as_json=as_json)
+        report(_result("refused", str(refusal), evidence), as_json=as_json)
         raise typer.Exit(REFUSED) from None
     reason = (
         f"matches {appraisal.reference}" if appraisal.reference else "genuine and fresh; no policy was given"
     )
-    _report(_result("accepted", reason, evidence, appraisal), as_json=as_json)
+    report(_result("accepted", reason, evidence, appraisal), as_json=as_json)
 
 
 @app.command()
@@ -197,19 +194,6 @@ def _result(
         result["checks"] += appraisal.checks
         result["not_checked"] += appraisal.not_checked
     return result
-
-
-def _report(result: Mapping[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(result, indent=2, ensure_ascii=True, default=str))
-        return
-    typer.echo(f"{result['verdict']}: {result['reason']}")
-    if "environment" in result:
-        typer.echo(f"environment: {result['environment']}")
-    for check in result.get("checks", ()):
-        typer.echo(f"  checked      {check}")
-    for line in result["not_checked"]:
-        typer.echo(f"  NOT checked  {line}")
 
 
 def _time(text: str) -> datetime:

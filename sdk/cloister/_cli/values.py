@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from cloister._cli._client import show
+from cloister._cli.attest import attest
+from cloister._cli.doctor import doctor
 from cloister.client import Client
 from cloister.errors import ConfigurationError
 
@@ -22,25 +24,11 @@ Context = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands that stand at the top of the tree."""
     app.command("attest")(attest)
+    app.command("doctor")(doctor)
     app.command("seal")(seal)
     app.command("open")(open_)
     app.command("tokenize")(tokenize)
     app.command("detokenize")(detokenize)
-
-
-def attest() -> None:
-    """Appraise the host, and show what was checked and what was not."""
-    with Client.from_env() as client:
-        result = client.attest()
-    show(
-        {
-            "deployment": result.keyset.deployment,
-            "environment": result.environment,
-            "configuration": dict(result.keyset.config),
-            "checks": list(result.checks),
-            "not_checked": list(result.not_checked),
-        }
-    )
 
 
 def seal(key: Annotated[str, typer.Option(help="Name of the key.")], context: Context = None) -> None:

@@ -88,7 +88,7 @@ def test_secrets_and_token_policies(run):
 
 
 def test_attest_says_what_was_checked_and_what_not(run):
-    shown = json.loads(run("attest").stdout)
+    shown = json.loads(run("attest", "--json").stdout)
     assert shown["environment"] == "simulated"
     assert "keyset signature" in shown["checks"]
 
