@@ -15,8 +15,8 @@ from pathlib import Path
 
 from figures import show
 
-TABLES = ("envelope", "imports", "invocation", "audit")
-SCRIPTS = ("tokenization", "attestation")
+TABLES = ("envelope", "imports", "invocation", "audit", "attestation")
+SCRIPTS = ("tokenization",)
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
     for name in wanted:
         if name in SCRIPTS:
-            extra = ["--json", str(RESULTS / f"{name}.json")] if name == "tokenization" else []
+            extra = ["--json", str(RESULTS / f"{name}.json")]
             print(f"\n{name}", flush=True)
             subprocess.run([sys.executable, str(Path(__file__).with_name(f"{name}.py")), *extra], check=True)
             continue

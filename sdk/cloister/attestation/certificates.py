@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final
 
@@ -112,6 +113,10 @@ def load_certificate(der: bytes, *, max_bytes: int = MAX_CERTIFICATE_BYTES) -> x
     """
     if len(der) > max_bytes:
         raise EvidenceError("certificate: too large (step: parse)")
+    return _parsed(der) if len(der) <= MAX_CERTIFICATE_BYTES else _parse(der)
+
+
+def _parse(der: bytes) -> x509.Certificate:
     # The library warns of serial number 0, which AMD's chip certificates have, and of odd names. It
     # parses on first use: what is malformed is refused here, once.
     with refusing("certificate"), _WARNINGS_LOCK, warnings.catch_warnings():
@@ -124,6 +129,10 @@ def load_certificate(der: bytes, *, max_bytes: int = MAX_CERTIFICATE_BYTES) -> x
         if not der.endswith(b"\0" + certificate.signature):
             raise ValueError
     return certificate
+
+
+_parsed: Final = lru_cache(maxsize=64)(_parse)
+"""Issuers come again with every document. Only parsing is remembered, never trust."""
 
 
 def load_certificates(items: Iterable[bytes]) -> list[x509.Certificate]:

@@ -11,6 +11,7 @@ import urllib.request
 import pytest
 
 from cloister import Client
+from cloister.client import policy_from
 from cloister.errors import IdentityError, LogError, UnavailableError
 from cloister.identity import ApiKey
 from cloister.transport.stdlib import HttpTransport
@@ -95,7 +96,7 @@ def test_somebody_unknown_is_shown_no_head(directory):
         tenant = host.tenant()
         with Client(
             tenant=tenant.name,
-            policy=tenant.admin._flows._policy,
+            policy=policy_from(host.policy),
             identity=ApiKey("clk_" + "A" * 43),
             transport=HttpTransport(host.url),
         ) as stranger:
