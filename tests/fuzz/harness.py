@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import atheris
 
@@ -16,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 with atheris.instrument_imports(include=["cloister"]):
     from cloister import attestation
-    from cloister.attestation import AppraisalPolicy, Format
+    from cloister.attestation import AppraisalPolicy, Format, formats
     from cloister.attestation.certificates import load_endorsements
     from cloister.attestation.formats import azure_hcl, dcap, sev_snp, tpm_container, tpm_quote
     from cloister.attestation.formats.collateral_layouts import WrittenCollateral
@@ -25,6 +27,9 @@ with atheris.instrument_imports(include=["cloister"]):
     from cloister.protocol.attest import AttestationDocument
     from cloister.protocol.keyset import verify_keyset
     from support.evidence_vectors import DOCUMENTS
+
+    for module in iter_modules(formats.__path__):  # they are loaded by name, and would not be instrumented
+        import_module(f"{formats.__name__}.{module.name}")
 
 AT = DOCUMENTS[0].at
 Target = Callable[[bytes], object]
