@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from cloister.attestation.binding import require_binding, require_nonce
 from cloister.attestation.evidence import AuthenticEvidence
-from cloister.attestation.policy import AppraisalPolicy, TeePolicy, lookup, same
+from cloister.attestation.policy import AppraisalPolicy, Reference, TeePolicy, lookup, same
 from cloister.errors import AppraisalError, EvidenceError
 
-__all__ = ["Appraisal", "appraise", "appraise_claims", "appraise_freshness"]
+__all__ = ["HARDWARE_IDENTITY", "Appraisal", "appraise", "appraise_claims", "appraise_freshness"]
 
+HARDWARE_IDENTITY: Final = frozenset({"hardware.measurement", "hardware.id_key_digest", "hardware.mr_td"})
+"""Claims that say whose confidential VM it is; on Azure, the paravisor that runs the TPM."""
+_VOUCHED_BY_HARDWARE: Final = frozenset({"hcl-sev-snp", "hcl-tdx"})
 CLOCK_SKEW: Final = timedelta(seconds=60)
 
 
@@ -124,7 +128,11 @@ def appraise_claims(evidence: AuthenticEvidence, policy: AppraisalPolicy, *, at:
     # (6) Reference values: one set must match whole.
     reference = _match_reference(evidence, tee, at)
     checks.append("reference values")
-    return Appraisal(reference=reference, checks=tuple(checks), not_checked=tuple(not_checked))
+    # (7) What vouches for the evidence is itself one that was meant.
+    if str(evidence.claims.get("ak")) in _VOUCHED_BY_HARDWARE:
+        _require_hardware_identity(reference.claims.keys() | tee.require.keys())
+        checks.append("hardware that vouches for the TPM")
+    return Appraisal(reference=reference.name, checks=tuple(checks), not_checked=tuple(not_checked))
 
 
 def _require_not_from_the_future(evidence: AuthenticEvidence, at: datetime) -> None:
@@ -182,7 +190,17 @@ def _check_required(evidence: AuthenticEvidence, tee: TeePolicy) -> None:
             )
 
 
-def _match_reference(evidence: AuthenticEvidence, tee: TeePolicy, at: datetime) -> str:
+def _require_hardware_identity(named: AbstractSet[str]) -> None:
+    """Refuse to take any confidential VM's word for a TPM: it could vouch for a key and PCRs of its own."""
+    if not named & HARDWARE_IDENTITY:
+        raise AppraisalError(
+            "hardware.measurement: the policy does not say which confidential VM may vouch for the TPM "
+            "(step: hardware)",
+            hint=f"add one of {', '.join(sorted(HARDWARE_IDENTITY))} to the reference values",
+        )
+
+
+def _match_reference(evidence: AuthenticEvidence, tee: TeePolicy, at: datetime) -> Reference:
     valid = [reference for reference in tee.references if reference.valid_at(at)]
     if not valid:
         raise AppraisalError(
@@ -192,7 +210,7 @@ def _match_reference(evidence: AuthenticEvidence, tee: TeePolicy, at: datetime) 
     mismatches = [reference.first_mismatch(evidence.claims) for reference in valid]
     for reference, mismatch in zip(valid, mismatches, strict=True):
         if mismatch is None:
-            return reference.name
+            return reference
     raise AppraisalError(
         f"{mismatches[-1]}: no set of reference values matches (step: reference)",
         hint="if this image is meant to run, add its measurements; if not, do not talk to it",

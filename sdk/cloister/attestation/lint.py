@@ -7,19 +7,30 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from cloister.attestation.appraise import HARDWARE_IDENTITY
 from cloister.attestation.evidence import Format
 from cloister.attestation.policy import AppraisalPolicy, Reference, TeePolicy
 
 __all__ = ["Finding", "lint"]
 
+_MEASURED_BOOT: Final = (
+    frozenset({"pcr4", "pcr7"}),
+    frozenset({"pcr4", "pcr11"}),
+    frozenset({"pcr7", "pcr11"}),
+    frozenset({"pcr4", "pcr8", "pcr9"}),
+)
+"""PCRs from 8 on say nothing unless it is known what extended them: the boot loader (4) or its signer (7)."""
+
 _IDENTITY: Final[Mapping[Format, tuple[frozenset[str], ...]]] = {
     Format.NITRO: (frozenset({"pcr0"}), frozenset({"pcr8"})),
-    Format.NITRO_TPM: (frozenset({"pcr4", "pcr7"}), frozenset({"pcr8", "pcr11"})),
+    Format.NITRO_TPM: _MEASURED_BOOT,
     Format.SEV_SNP: (frozenset({"measurement"}), frozenset({"id_key_digest"})),
     Format.TDX: (frozenset({"mr_td", "rtmr0", "rtmr1", "rtmr2"}),),
     Format.SGX: (frozenset({"mr_enclave"}), frozenset({"mr_signer", "isv_prod_id"})),
-    Format.TPM: (frozenset({"pcr4", "pcr7"}), frozenset({"pcr11"}), frozenset({"pcr4", "pcr8", "pcr9"})),
-    Format.AZURE_VTPM: (frozenset({"pcr4", "pcr7"}), frozenset({"pcr11"})),
+    Format.TPM: _MEASURED_BOOT,
+    Format.AZURE_VTPM: tuple(
+        frozenset({hardware, *pcrs}) for hardware in sorted(HARDWARE_IDENTITY) for pcrs in _MEASURED_BOOT
+    ),
     Format.AZURE_MAA: (
         frozenset({"x-ms-sevsnpvm-launchmeasurement"}),
         frozenset({"x-ms-isolation-tee.x-ms-sevsnpvm-launchmeasurement"}),

@@ -82,7 +82,10 @@ def hardware_voucher(container: Container, support: Support, *, at: datetime) ->
             },
         },
         checks=(*hardware.checks, "attestation key named by the hardware evidence"),
-        not_checked=hardware.not_checked,
+        not_checked=(
+            *hardware.not_checked,
+            "paravisor: only a policy that names hardware.measurement tells Azure's from anybody's",
+        ),
         not_before=hardware.not_before,
         not_after=hardware.not_after,
         debug=hardware.debug,

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cloister import attestation
 from cloister.attestation import Format
-from cloister.errors import EvidenceError
+from cloister.errors import AppraisalError, EvidenceError
 from support import evidence_builders as make
 from support.evidence_vectors import BY_NAME, read
 from support.intel_builder import IntelIssuer
@@ -102,6 +102,31 @@ def test_azures_report_of_another_machine_does_not_vouch_for_the_quote() -> None
     members["hcl_report"] = base64.b64encode(read("tpm/az_snp_hcl_report.bin")).decode()
     with pytest.raises(EvidenceError):
         AZURE.authenticate(dump(members))
+
+
+def azure_policy(format_: Format, **claims: str) -> attestation.AppraisalPolicy:
+    reference = {"name": "image", **claims}
+    return attestation.AppraisalPolicy.from_mapping(
+        {"version": 1, "tee": {format_: {"reference": [reference]}}}
+    )
+
+
+@pytest.mark.parametrize("format_", [Format.AZURE_VTPM, Format.TPM])
+def test_a_policy_must_say_which_confidential_vm_may_vouch_for_a_tpm(format_: Format) -> None:
+    """Or anybody's could vouch for a key of its own, and quote with it whatever PCRs a policy wants."""
+    evidence = AZURE.authenticate(format=format_)
+    pcrs = {name: evidence.claims[name] for name in ("pcr4", "pcr7")}
+    with pytest.raises(AppraisalError, match=r"hardware\.measurement"):
+        attestation.appraise_claims(evidence, azure_policy(format_, **pcrs), at=AZURE.at)
+    measurement = evidence.claims["hardware"]["measurement"]
+    sound = azure_policy(format_, **pcrs, **{"hardware.measurement": measurement})
+    assert (
+        "hardware that vouches for the TPM"
+        in attestation.appraise_claims(evidence, sound, at=AZURE.at).checks
+    )
+    other = azure_policy(format_, **pcrs, **{"hardware.measurement": "00" * 48})
+    with pytest.raises(AppraisalError, match=r"hardware\.measurement"):
+        attestation.appraise_claims(evidence, other, at=AZURE.at)
 
 
 def hcl(kind: int, hardware: bytes, runtime: bytes) -> bytes:
