@@ -54,6 +54,7 @@ class Operation:
             which opens transactions of its own because work outside the store stands between them.
         effect: Whether it changes anything, so that a repeat must find the first one's result.
         staged: Whether the handler is given an act rather than a transaction.
+        streamed: Whether the handler is given `Slices`, and yields the JSON of one result after another.
         receipt: Whether its result gets a receipt: of the `act` alone, or with a digest of the `result` in
             it. Staged operations see to theirs.
     """
@@ -62,6 +63,7 @@ class Operation:
     handler: Callable[[Any, Any, Any], Any]
     effect: bool
     staged: bool = False
+    streamed: bool = False
     receipt: Literal["", "act", "result"] = ""
 
     def parse(self, payload: bytes | msgspec.Raw) -> Any:

@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _HOME = {
     "AsyncClient": "cloister.aio",
     "BatchReply": "cloister.reply",
+    "Job": "cloister.reply",
     "Client": "cloister.client",
     "CloisterError": "cloister.errors",
     "Receipt": "cloister.receipts",
@@ -30,6 +31,7 @@ __all__ = [
     "BatchReply",
     "Client",
     "CloisterError",
+    "Job",
     "Receipt",
     "Reply",
     "Sealed",
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from cloister.envelope import Sealed
     from cloister.errors import CloisterError
     from cloister.receipts import Receipt
-    from cloister.reply import BatchReply, Reply, Token
+    from cloister.reply import BatchReply, Job, Reply, Token
     from cloister.secret import Secret
 
 

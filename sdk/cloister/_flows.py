@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 from cloister import jose
 from cloister._host import KnownHost
 from cloister.attestation import AppraisalPolicy
-from cloister.envelope import DataKey, Dek, DekCache, OpenCache, Sealed, Value
+from cloister.envelope import DataKey, Dek, DekCache, OpenCache, Sealed, Value, authored
 from cloister.errors import (
+    CloisterError,
     ConfigurationError,
     EvidenceError,
     LimitError,
@@ -26,21 +28,24 @@ from cloister.identity import Identity
 from cloister.objects import ObjectHeader, ObjectKey
 from cloister.protocol.attest import AttestationResult
 from cloister.protocol.public_key import PublicKey, verify_public_key
-from cloister.protocol.session import Attest, Authenticate, Step, attested, exchange
+from cloister.protocol.session import Attest, Authenticate, Step, Wait, attested, exchange
 from cloister.receipts import HeadKeeper, TreeHead
-from cloister.reply import BatchReply, Reply, Results
+from cloister.reply import BatchReply, Job, Reply, Results
 from cloister.secret import Secret
 
-__all__ = ["Context", "Flow", "Flows", "bound_context"]
+__all__ = ["Context", "Flow", "Flows", "Rows", "bound_context", "in_parts"]
 
 T = TypeVar("T")
 Flow = Generator[Step, Any, T]
 Context = Mapping[str, str]
+Rows = Sequence[Mapping[str, Any]]
 
 NONCE_BYTES: Final = 32
 HTTP_OK: Final = 200
 HTTP_SERVER_ERROR: Final = 500
 OPEN_CHUNK: Final = 10_000
+FIRST_POLL_SECONDS: Final = 0.1
+LONGEST_POLL_SECONDS: Final = 5.0
 
 
 class Flows:
@@ -113,11 +118,16 @@ class Flows:
         key: str,
         contexts: Sequence[Context | None] | None,
         key_context: Context | None,
+        signer: Mapping[str, Any] | None = None,
     ) -> Flow[list[Sealed]]:
-        each = _one_each(contexts, values)
+        bound = [bound_context(context, key_context) for context in _one_each(contexts, values)]
+        if signer is not None:
+            values = [
+                authored(value, signer=signer, tenant=self._tenant, key=key, context=context)
+                for value, context in zip(values, bound, strict=True)
+            ]
         messages, size_bytes = len(values), sum(map(_size, values))
         dek = yield from self._lease(key, key_context, messages=messages, size_bytes=size_bytes)
-        bound = [bound_context(context, key_context) for context in each]
         return [dek.seal(value, context) for value, context in zip(values, bound, strict=True)]
 
     def _lease(self, key: str, key_context: Context | None, *, messages: int, size_bytes: int) -> Flow[Dek]:
@@ -219,6 +229,31 @@ class Flows:
         result = yield from self.call("function.invoke", payload, idempotency_key=idempotency_key)
         return _read(Reply.from_result, result)
 
+    def start(
+        self,
+        function: str,
+        inputs: Mapping[str, Any],
+        *,
+        context: Mapping[str, Any] | None,
+        batch: bool,
+        idempotency_key: str | None,
+    ) -> Flow[Job]:
+        given = "columns" if batch else "inputs"
+        payload = {"function": function, given: dict(inputs), "context": dict(context or {})}
+        result = yield from self.call("function.start", payload, idempotency_key=idempotency_key)
+        return _read(Job.from_result, result)
+
+    def job(self, op: str, job: Job | str) -> Flow[Job]:
+        result = yield from self.call(op, {"job": job.id if isinstance(job, Job) else job})
+        return _read(Job.from_result, result)
+
+    def wait(self, job: Job | str, *, timeout_seconds: float) -> Flow[Job]:
+        until, pause = self._clock() + timeout_seconds, FIRST_POLL_SECONDS
+        while not (found := (yield from self.job("job.get", job))).ended and self._clock() < until:
+            yield Wait(seconds=pause)
+            pause = min(2 * pause, LONGEST_POLL_SECONDS)
+        return found
+
     def invoke_batch(
         self,
         function: str,
@@ -234,6 +269,32 @@ class Flows:
         }
         result = yield from self.call("function.invoke", payload, idempotency_key=idempotency_key)
         return _read(BatchReply.from_result, result)
+
+    def stream(
+        self, function: str, rows: Rows, context: Sequence[str], *, idempotency_key: str
+    ) -> Flow[tuple[list[BatchReply], CloisterError | None]]:
+        """One request of a stream: its replies, and what ended it before its time."""
+        names = list(rows[0])
+        if any(row.keys() != rows[0].keys() for row in rows):
+            raise ConfigurationError("the rows of a stream have different members")
+        columns = {name: [row[name] for row in rows] for name in names}
+        payload = {
+            "function": function,
+            "columns": {name: column for name, column in columns.items() if name not in context},
+            "context": {name: columns[name] for name in context if name in columns},
+        }
+        result = yield from self.call("function.stream", payload, idempotency_key=idempotency_key)
+        replies = [_read(BatchReply.from_result, frame) for frame in result["frames"]]
+        return replies, result["error"]
+
+
+def in_parts(rows: Iterable[Mapping[str, Any]], size: int) -> Iterator[Rows]:
+    """Rows in lists of at most so many; takes no more from the source than the next one."""
+    if size < 1:
+        raise ConfigurationError("rows_per_request is at least 1")
+    source = iter(rows)
+    while part := list(islice(source, size)):
+        yield part
 
 
 def _one_each(contexts: Sequence[Context | None] | None, values: Sequence[Any]) -> Sequence[Context | None]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from cloister._flows import Context, Flow, Flows, T, bound_context
+from cloister._flows import Context, Flow, Flows, T, bound_context, in_parts
 from cloister._host import RENEWAL_TIMEOUT_SECONDS
 from cloister._keys import AsyncKeyOperations
 from cloister.attestation import AppraisalPolicy
@@ -35,7 +36,7 @@ from cloister.protocol.attest import AttestationResult
 from cloister.protocol.public_key import PublicKey
 from cloister.protocol.session import Attest, Authenticate, Response, Send, Wait
 from cloister.receipts import HeadKeeper, TreeHead
-from cloister.reply import BatchReply, Reply, Results, Token
+from cloister.reply import BatchReply, Job, Reply, Results, Token
 from cloister.transport import AsyncTransport, TransportError
 
 __all__ = ["AsyncClient"]
@@ -83,11 +84,19 @@ class AsyncClient(AsyncKeyOperations):
         )
 
     async def seal(
-        self, value: Value, *, key: str, context: Context | None = None, key_context: Context | None = None
+        self,
+        value: Value,
+        *,
+        key: str,
+        context: Context | None = None,
+        key_context: Context | None = None,
+        signer: Mapping[str, Any] | None = None,
     ) -> Sealed:
         """Seal one value; see `Client.seal`."""
         contexts = None if context is None else [context]
-        return (await self.seal_many([value], key=key, contexts=contexts, key_context=key_context))[0]
+        return (
+            await self.seal_many([value], key=key, contexts=contexts, key_context=key_context, signer=signer)
+        )[0]
 
     async def seal_many(
         self,
@@ -96,10 +105,11 @@ class AsyncClient(AsyncKeyOperations):
         key: str,
         contexts: Sequence[Context | None] | None = None,
         key_context: Context | None = None,
+        signer: Mapping[str, Any] | None = None,
     ) -> list[Sealed]:
         """Seal many values; see `Client.seal_many`."""
         return await self._run(
-            self._flows.seal_many(values, key=key, contexts=contexts, key_context=key_context)
+            self._flows.seal_many(values, key=key, contexts=contexts, key_context=key_context, signer=signer)
         )
 
     async def open(self, sealed: str, *, context: Context | None = None) -> Value:
@@ -176,6 +186,33 @@ class AsyncClient(AsyncKeyOperations):
             self._flows.invoke(function, inputs, context=context, idempotency_key=idempotency_key)
         )
 
+    async def start(
+        self,
+        function: str,
+        /,
+        *,
+        context: Mapping[str, Any] | None = None,
+        batch: bool = False,
+        idempotency_key: str | None = None,
+        **inputs: Any,
+    ) -> Job:
+        """Call a function without waiting for it; see `Client.start`."""
+        return await self._run(
+            self._flows.start(function, inputs, context=context, batch=batch, idempotency_key=idempotency_key)
+        )
+
+    async def job(self, job: Job | str) -> Job:
+        """How far a job is; see `Client.job`."""
+        return await self._run(self._flows.job("job.get", job))
+
+    async def wait(self, job: Job | str, *, timeout_seconds: float = 300.0) -> Job:
+        """Ask after a job until it has ended; see `Client.wait`."""
+        return await self._run(self._flows.wait(job, timeout_seconds=timeout_seconds))
+
+    async def cancel(self, job: Job | str) -> Job:
+        """End a job; see `Client.cancel`."""
+        return await self._run(self._flows.job("job.cancel", job))
+
     async def invoke_batch(
         self,
         function: str,
@@ -189,6 +226,26 @@ class AsyncClient(AsyncKeyOperations):
         return await self._run(
             self._flows.invoke_batch(function, columns, context=context, idempotency_key=idempotency_key)
         )
+
+    async def invoke_stream(
+        self,
+        function: str,
+        /,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        context: Sequence[str] = (),
+        rows_per_request: int = 10_000,
+        idempotency_key: str | None = None,
+    ) -> AsyncIterator[BatchReply]:
+        """Call a batch function on any number of rows; see `Client.invoke_stream`."""
+        key = idempotency_key or secrets.token_urlsafe(16)
+        for number, part in enumerate(in_parts(rows, rows_per_request)):
+            flow = self._flows.stream(function, part, context, idempotency_key=f"{key}.{number}")
+            replies, error = await self._run(flow)
+            for reply in replies:
+                yield reply
+            if error is not None:
+                raise error
 
     async def tokenize(
         self, policy: str, values: Sequence[str], *, idempotency_key: str | None = None

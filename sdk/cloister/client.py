@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+import secrets
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from cloister import jose
-from cloister._flows import Context, Flow, Flows, T, bound_context
+from cloister._flows import Context, Flow, Flows, T, bound_context, in_parts
 from cloister._host import RENEWAL_TIMEOUT_SECONDS
 from cloister._keys import KeyOperations
 from cloister.attestation import AppraisalPolicy
@@ -38,7 +39,7 @@ from cloister.protocol.attest import AttestationResult
 from cloister.protocol.public_key import PublicKey
 from cloister.protocol.session import Attest, Authenticate, Response, Send, Wait
 from cloister.receipts import HeadKeeper, TreeHead
-from cloister.reply import BatchReply, Reply, Results, Token
+from cloister.reply import BatchReply, Job, Reply, Results, Token
 from cloister.secret import Secret
 from cloister.transport import Transport, TransportError
 from cloister.transport.stdlib import HttpTransport
@@ -100,7 +101,13 @@ class Client(KeyOperations):
     # --- values ---
 
     def seal(
-        self, value: Value, *, key: str, context: Context | None = None, key_context: Context | None = None
+        self,
+        value: Value,
+        *,
+        key: str,
+        context: Context | None = None,
+        key_context: Context | None = None,
+        signer: Mapping[str, Any] | None = None,
     ) -> Sealed:
         """Seal one value under a tenant's key.
 
@@ -110,12 +117,14 @@ class Client(KeyOperations):
             context: What the value belongs to, for example `{"customer": "17"}`; the value opens only
                 where the same context is given.
             key_context: The part of the context that all values of one data key share.
+            signer: Private key (JWK) of a registered author, for functions that ask who wrote a value;
+                what opens is then the signed statement (`cloister.envelope.open_authored`).
 
         Raises:
             DeniedError: No grant for `seal` on this key.
         """
         contexts = None if context is None else [context]
-        return self.seal_many([value], key=key, contexts=contexts, key_context=key_context)[0]
+        return self.seal_many([value], key=key, contexts=contexts, key_context=key_context, signer=signer)[0]
 
     def seal_many(
         self,
@@ -124,9 +133,12 @@ class Client(KeyOperations):
         key: str,
         contexts: Sequence[Context | None] | None = None,
         key_context: Context | None = None,
+        signer: Mapping[str, Any] | None = None,
     ) -> list[Sealed]:
         """Seal many values; `contexts` holds one context a value. See `seal`."""
-        return self._run(self._flows.seal_many(values, key=key, contexts=contexts, key_context=key_context))
+        return self._run(
+            self._flows.seal_many(values, key=key, contexts=contexts, key_context=key_context, signer=signer)
+        )
 
     def open(self, sealed: str, *, context: Context | None = None) -> Value:
         """Have the host open one value (right `decrypt`).
@@ -242,6 +254,41 @@ class Client(KeyOperations):
             self._flows.invoke(function, inputs, context=context, idempotency_key=idempotency_key)
         )
 
+    def start(
+        self,
+        function: str,
+        /,
+        *,
+        context: Mapping[str, Any] | None = None,
+        batch: bool = False,
+        idempotency_key: str | None = None,
+        **inputs: Any,
+    ) -> Job:
+        """Call a function without waiting for it.
+
+        Args:
+            function: As in `invoke`.
+            context: As in `invoke`, or as in `invoke_batch`.
+            batch: Whether the inputs are columns.
+            idempotency_key: A second start under it gives the first one's job.
+            inputs: The function's inputs by name.
+        """
+        return self._run(
+            self._flows.start(function, inputs, context=context, batch=batch, idempotency_key=idempotency_key)
+        )
+
+    def job(self, job: Job | str) -> Job:
+        """How far a job is, with its reply once it is done."""
+        return self._run(self._flows.job("job.get", job))
+
+    def wait(self, job: Job | str, *, timeout_seconds: float = 300.0) -> Job:
+        """Ask after a job until it has ended, or the time is up; see `Job.result`."""
+        return self._run(self._flows.wait(job, timeout_seconds=timeout_seconds))
+
+    def cancel(self, job: Job | str) -> Job:
+        """End a job; what it has done outside before stays done."""
+        return self._run(self._flows.job("job.cancel", job))
+
     def invoke_batch(
         self,
         function: str,
@@ -255,6 +302,40 @@ class Client(KeyOperations):
         return self._run(
             self._flows.invoke_batch(function, columns, context=context, idempotency_key=idempotency_key)
         )
+
+    def invoke_stream(
+        self,
+        function: str,
+        /,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        context: Sequence[str] = (),
+        rows_per_request: int = 10_000,
+        idempotency_key: str | None = None,
+    ) -> Iterator[BatchReply]:
+        """Call a batch function on any number of rows, in constant memory.
+
+        Takes rows from their source as they are needed, and gives one reply for each thousand or fewer,
+        in order. What was answered is not computed again when the same rows are sent under the same
+        `idempotency_key`: so a stream that broke off is taken up by sending it again.
+
+        Args:
+            function: As in `invoke`.
+            rows: Each row as inputs and context values by name.
+            context: Which of these names are context names.
+            rows_per_request: How many rows are held at a time.
+            idempotency_key: Of the whole stream.
+
+        Raises:
+            CloisterError: What ended the stream; the replies before it have been given.
+        """
+        key = idempotency_key or secrets.token_urlsafe(16)
+        for number, part in enumerate(in_parts(rows, rows_per_request)):
+            flow = self._flows.stream(function, part, context, idempotency_key=f"{key}.{number}")
+            replies, error = self._run(flow)
+            yield from replies
+            if error is not None:
+                raise error
 
     def tokenize(
         self, policy: str, values: Sequence[str], *, idempotency_key: str | None = None

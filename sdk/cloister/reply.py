@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from cloister.envelope import Sealed
+from cloister.errors import CloisterError, FunctionError, UnavailableError, error_from_code
 from cloister.receipts import Receipt
 
-__all__ = ["BatchReply", "Reply", "Results", "Token"]
-
+__all__ = ["BatchReply", "Job", "Reply", "Results", "Token"]
 T = TypeVar("T")
 
 
@@ -82,6 +82,71 @@ class BatchReply:
             errors={int(index): str(error["code"]) for index, error in result["errors"].items()},
             receipt=Receipt.from_json(result["receipt"]),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """An invocation that nobody waits for, as it was when it was asked after.
+
+    Attributes:
+        id: Names it.
+        function: `name@digest`.
+        state: `waiting`, `running`, `done`, `failed`, `cancelled` or `lost`.
+        percent: How far it says it is.
+        reply: Once it is done.
+        error: Once it has failed, or was cancelled or lost.
+    """
+
+    id: str
+    function: str
+    state: str
+    percent: int
+    reply: Reply | BatchReply | None = field(default=None, repr=False)
+    error: CloisterError | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes of it."""
+        return self.state not in {"waiting", "running"}
+
+    def result(self) -> Reply | BatchReply:
+        """The reply.
+
+        Raises:
+            CloisterError: It has not ended, or not well; the error says how.
+        """
+        if self.reply is not None:
+            return self.reply
+        if self.error is not None:
+            raise self.error
+        raise UnavailableError("the job has not ended", hint="wait for it: client.wait(job)")
+
+    @classmethod
+    def from_result(cls, result: Mapping[str, Any]) -> Job:
+        """Read the result of `function.start`, `job.get` or `job.cancel`."""
+        given, state = result.get("result"), str(result["state"])
+        error = result.get("error")
+        reply = None if given is None else (BatchReply if "values" in given else Reply).from_result(given)
+        return cls(
+            id=result["job"],
+            function=result["function"],
+            state=state,
+            percent=result["percent"],
+            reply=reply,
+            error=error_from_code(error["code"], error["message"], hint=error["hint"])
+            if error
+            else _ENDS.get(state),
+        )
+
+
+_ENDS: Final = {
+    "cancelled": FunctionError("the job was cancelled"),
+    "lost": UnavailableError(
+        "the job's host died while it ran, and it may have had effects outside",
+        hint="look there, then start it again",
+        retryable=False,
+    ),
+}
 
 
 def _typed(value: Any, output: str) -> Any:

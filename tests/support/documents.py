@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["DOCS", "run_blocks"]
+__all__ = ["DOCS", "run_blocks", "run_command"]
 
 DOCS = Path(__file__).parents[2] / "docs"
 _BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -17,18 +17,26 @@ _BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 def run_blocks(document: Path, folder: Path, settings: Mapping[str, str]) -> list[str]:
     """Run every `sh` and `python` block of a document in a folder; gives what each printed."""
+    return [
+        _run(["bash", "-ec", text] if language == "sh" else [sys.executable, "-c", text], folder, settings)
+        for language, text in _BLOCK.findall(document.read_text(encoding="utf-8"))
+    ]
+
+
+def run_command(text: str, folder: Path, settings: Mapping[str, str]) -> str:
+    """Run one shell command in a folder; gives what it printed."""
+    return _run(["bash", "-ec", text], folder, settings)
+
+
+def _run(command: list[str], folder: Path, settings: Mapping[str, str]) -> str:
     environment = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(folder),
         "LANG": "C.UTF-8",
         **settings,
     }
-    printed = []
-    for language, text in _BLOCK.findall(document.read_text(encoding="utf-8")):
-        command = ["bash", "-ec", text] if language == "sh" else [sys.executable, "-c", text]
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
-        printed.append(done.stdout)
-    return printed
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, f"{command[-1]}\n{done.stdout}{done.stderr}"
+    return done.stdout

@@ -42,16 +42,21 @@ class HttpsServer:
     trust_anchor: bytes
     spki_sha256: str
     answer: Callable[[Received], Answered]
+    client_pem: bytes = b""
     received: list[Received] = field(default_factory=list)
 
 
 @contextmanager
-def https_server(*names: str) -> Iterator[HttpsServer]:
-    """Serve on loopback with a certificate for `names`."""
+def https_server(*names: str, mutual: bool = False) -> Iterator[HttpsServer]:
+    """Serve on loopback with a certificate for `names`; `mutual` asks clients for one of this authority's."""
     authority = trustme.CA()
     certificate = authority.issue_cert(*names)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
+    if mutual:
+        context.verify_mode = ssl.CERT_REQUIRED
+        authority.configure_trust(context)
+    client = authority.issue_cert("client@example.com")
     server: HttpsServer
 
     class Handler(BaseHTTPRequestHandler):
@@ -108,6 +113,7 @@ def https_server(*names: str) -> Iterator[HttpsServer]:
         trust_anchor=authority.cert_pem.bytes(),
         spki_sha256=_spki(certificate.cert_chain_pems[0].bytes()),
         answer=lambda _received: Answered(body=b"{}"),
+        client_pem=client.private_key_and_cert_chain_pem.bytes(),
     )
     thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

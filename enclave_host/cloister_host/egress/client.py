@@ -7,7 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -24,7 +24,7 @@ from cloister_host.egress.settings import EgressSettings
 from cloister_host.functions.frames import Answer, Ask
 from cloister_host.secrets import SecretValue
 
-__all__ = ["Egress", "EgressDoor", "EgressRecord"]
+__all__ = ["Credentials", "Egress", "EgressDoor", "EgressRecord"]
 
 _ATTEMPTS: Final = 3
 _BACKOFF_SECONDS: Final = 0.1
@@ -39,7 +39,7 @@ _NOT_NOW: Final = frozenset({429, 502, 503, 504})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgressRecord:
-    """One call, as the receipt discloses it: whom, with which key they answered, and how."""
+    """One call, as the receipt discloses it: whom, with which key they answered, and how (0: not at all)."""
 
     origin: str
     method: str
@@ -52,6 +52,17 @@ class EgressRecord:
 class _Exchange:
     answer: Answer
     spki: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """What the host shows to an origin: secrets by header, and a client certificate."""
+
+    headers: Mapping[str, SecretValue] = field(default_factory=dict)
+    certificate: SecretValue | None = None
+
+
+_NOTHING: Final = Credentials()
 
 
 class Egress:
@@ -76,7 +87,7 @@ class Egress:
         self._sleep = sleep
         self._cache = Cache()
         self._breaker = Breaker()
-        self._pools: OrderedDict[tuple[str, str, str], httpcore.ConnectionPool] = OrderedDict()
+        self._pools: OrderedDict[tuple[str, str, str, int], httpcore.ConnectionPool] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
@@ -99,7 +110,7 @@ class Egress:
         request = Outgoing(method="POST", target=path, headers=tuple(headers.items()), body=body)
         until = time.monotonic() + 15.0
         rule = OriginRule(url=url, timeout_seconds=15, max_response_bytes=1 << 16)
-        return self.exchange(tenant, "delivery", rule, request, {}, until=until).answer
+        return self.exchange(tenant, "delivery", rule, request, _NOTHING, until=until).answer
 
     def close(self) -> None:
         """Close every connection."""
@@ -114,7 +125,7 @@ class Egress:
         key: CacheKey,
         rule: OriginRule,
         request: Outgoing,
-        secrets: Mapping[str, SecretValue],
+        secrets: Credentials,
         *,
         until: float,
     ) -> tuple[_Exchange, bool]:
@@ -144,7 +155,7 @@ class Egress:
         digest: str,
         rule: OriginRule,
         request: Outgoing,
-        secrets: Mapping[str, SecretValue],
+        secrets: Credentials,
         *,
         until: float,
     ) -> _Exchange:
@@ -177,7 +188,7 @@ class Egress:
         digest: str,
         rule: OriginRule,
         request: Outgoing,
-        secrets: Mapping[str, SecretValue],
+        secrets: Credentials,
         *,
         until: float,
     ) -> _Exchange:
@@ -188,7 +199,7 @@ class Egress:
             # Whoever unpacks hostile bytes has to bound what comes out: ask for them as they are.
             ("accept-encoding", "identity"),
             *request.headers,
-            *((name, secret_header(name, secret)) for name, secret in secrets.items()),
+            *((name, secret_header(name, secret)) for name, secret in secrets.headers.items()),
         ]
         url = httpcore.URL(
             scheme=b"https",
@@ -198,7 +209,7 @@ class Egress:
         )
         reset = deadline.set(until)
         try:
-            pool = self._pool(tenant, digest, rule)
+            pool = self._pool(tenant, digest, rule, secrets.certificate)
             timeouts = {"pool": max(until - time.monotonic(), 0.0)}
             with pool.stream(
                 request.method,
@@ -222,17 +233,19 @@ class Egress:
             deadline.reset(reset)
         if status in _NOT_NOW:
             raise UnavailableError("the origin cannot answer now", hint="retry later")
-        _refuse_secrets(raw_headers, body, secrets)
+        _refuse_secrets(raw_headers, body, secrets.headers)
         return _Exchange(Answer(status, _readable(raw_headers), bytes(body)), spki)
 
-    def _pool(self, tenant: str, digest: str, rule: OriginRule) -> httpcore.ConnectionPool:
+    def _pool(
+        self, tenant: str, digest: str, rule: OriginRule, certificate: SecretValue | None
+    ) -> httpcore.ConnectionPool:
         """Connections are shared by the calls of one bundle to one origin, and by nobody else."""
-        key = (tenant, digest, rule.url)
+        key = (tenant, digest, rule.url, certificate.version if certificate else 0)
         with self._lock:
             pool = self._pools.pop(key, None)
             if pool is None:
                 pool = httpcore.ConnectionPool(
-                    ssl_context=self._tls,
+                    ssl_context=self._settings.tls(certificate.value) if certificate else self._tls,
                     max_connections=_MAX_CONNECTIONS,
                     keepalive_expiry=_KEEPALIVE_SECONDS,
                     network_backend=CheckedBackend(
@@ -278,22 +291,20 @@ class EgressDoor:
         rule = self._rules.get(request.origin)
         if rule is None:
             raise ConfigurationError("the function did not declare this origin", hint="add it to egress=")
-        secrets = {header: self._secrets[name] for header, name in rule.secrets.items()}
-        checked = outgoing(request, secrets)
+        secrets = Credentials(
+            headers={header: self._secrets[name] for header, name in rule.secrets.items()},
+            certificate=self._secrets[rule.client_certificate] if rule.client_certificate else None,
+        )
+        checked = outgoing(request, secrets.headers)
         until = min(deadline, time.monotonic() + rule.timeout_seconds)
-        if rule.cache_seconds and checked.method == "GET":
-            key = CacheKey(
-                tenant=self._tenant,
-                digest=self._digest,
-                url=rule.url,
-                target=checked.target,
-                headers=checked.headers,
-                secret_versions=tuple(sorted((n, self._secrets[n].version) for n in rule.secrets.values())),
+        try:
+            found, cached = self._found(rule, checked, secrets, until)
+        except CloisterError:
+            # The origin may have had the request all the same.
+            self.records.append(
+                EgressRecord(origin=rule.url, method=checked.method, status=0, spki_sha256="", cached=False)
             )
-            found, cached = self._egress.cached(key, rule, checked, secrets, until=until)
-        else:
-            found = self._egress.exchange(self._tenant, self._digest, rule, checked, secrets, until=until)
-            cached = False
+            raise
         self.records.append(
             EgressRecord(
                 origin=rule.url,
@@ -304,6 +315,21 @@ class EgressDoor:
             )
         )
         return found.answer
+
+    def _found(
+        self, rule: OriginRule, checked: Outgoing, secrets: Credentials, until: float
+    ) -> tuple[_Exchange, bool]:
+        if rule.cache_seconds and checked.method == "GET":
+            key = CacheKey(
+                tenant=self._tenant,
+                digest=self._digest,
+                url=rule.url,
+                target=checked.target,
+                headers=checked.headers,
+                secret_versions=tuple(sorted((n, self._secrets[n].version) for n in rule.secret_names)),
+            )
+            return self._egress.cached(key, rule, checked, secrets, until=until)
+        return self._egress.exchange(self._tenant, self._digest, rule, checked, secrets, until=until), False
 
 
 def _readable(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:

@@ -10,14 +10,16 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import repeat
 from typing import Any, Final
 
 import rfc8785
 from msgspec.structs import replace
 
-from cloister.envelope import Sealed
+from cloister.envelope import Sealed, author_of, open_authored
 from cloister.errors import CloisterError, ConfigurationError, FunctionError, LimitError, OpenError
 from cloister.function.manifest import Manifest
+from cloister.function.outputs import SealedUnder
 from cloister.jose import b64url_encode
 from cloister_host.audit import Audit, Outcome, Recorded
 from cloister_host.deliveries.outbox import Outbox
@@ -31,6 +33,7 @@ from cloister_host.functions.registry import Registry, Resolved
 from cloister_host.functions.release import Release, kids
 from cloister_host.functions.rows import Rows
 from cloister_host.functions.sandbox import Job
+from cloister_host.functions.signers import Signers
 from cloister_host.functions.watch import Watch
 from cloister_host.functions.workers import Pool, WorkerKey
 from cloister_host.identity.caller import Caller
@@ -92,6 +95,7 @@ class Invocation:
         outbox: Outbox,
         receipts: ReceiptIssuer,
         budgets: AnswerBudgets,
+        signers: Signers,
         logs: FunctionLogs,
         clock: Callable[[], float],
         sleep: Callable[[float], None] = time.sleep,
@@ -107,6 +111,7 @@ class Invocation:
         self._outbox = outbox
         self._receipts = receipts
         self._budgets = budgets
+        self._signers = signers
         self._logs = logs
         self._clock = clock
         self._sleep = sleep
@@ -182,7 +187,7 @@ class Invocation:
         used = self._open(tx, function, rows)
         # (4) Within its budget of answers: taken now, so that a failure, too, is an answer.
         charge = self._charge(tx, caller, resolved, rows)
-        names = {secret for rule in manifest.egress.values() for secret in rule.secrets.values()}
+        names = {secret for rule in manifest.egress.values() for secret in rule.secret_names}
         prepared = _Prepared(
             caller=caller,
             function=function,
@@ -237,6 +242,8 @@ class Invocation:
                     value if isinstance(value, OpenError) or Sealed(text).alg == "A256KW" else OpenError()
                     for text, value in zip(texts, opened, strict=True)
                 ]
+            if given.sealed.sealed_by:
+                opened = self._authored(tx, function, given.sealed, opened, contexts)
             used |= kids(
                 [t for t, value in zip(texts, opened, strict=True) if not isinstance(value, OpenError)]
             )
@@ -244,6 +251,28 @@ class Invocation:
             if not rows.manifest.batch and rows.errors:
                 raise _row_failure(rows.errors[0], given.name)
         return used
+
+    def _authored(
+        self,
+        tx: Tx,
+        function: Caller,
+        sealed: SealedUnder,
+        opened: Sequence[Any],
+        contexts: Sequence[Mapping[str, str] | None] | None,
+    ) -> list[Any]:
+        """What one of the accepted signers has signed for this key and context; an error for the rest."""
+        signers = self._signers.keys(tx, function.tenant, sealed.sealed_by, use="author")
+
+        def value(text: Any, context: Mapping[str, str] | None) -> Any:
+            try:
+                signer = signers.get(author_of(text))
+                if signer is None:
+                    return OpenError()
+                return open_authored(text, signer, tenant=function.tenant, key=sealed.key, context=context)
+            except OpenError:
+                return OpenError()
+
+        return [value(text, context) for text, context in zip(opened, contexts or repeat(None), strict=False)]
 
     def _run(self, prepared: _Prepared, act: Act) -> _Ran:
         resolved, tenant = prepared.resolved, prepared.caller.tenant

@@ -35,6 +35,8 @@ MAX_CONTEXT_CHARS = 1024
 
 # Base64 takes four characters for three bytes.
 BundleText = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+\Z", max_length=MAX_BUNDLE_BYTES * 4 // 3 + 4)]
+# A JWE of it, whose header and encapsulation take some more.
+SealedText = Annotated[str, Meta(max_length=MAX_BUNDLE_BYTES * 4 // 3 + 8192)]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z", max_length=64)]
 Reference = Annotated[
     str, Meta(pattern=r"^[a-z][a-z0-9-]{0,62}@([a-z][a-z0-9-]{0,62}|[0-9a-f]{64})\Z", max_length=128)
@@ -46,9 +48,17 @@ ContextColumn = Annotated[list[ContextText | None], Meta(max_length=MAX_ROWS)]
 
 
 class Deploy(Request):
-    """A bundle, base64url, and the alias that shall point to it."""
+    """A bundle, and the alias that shall point to it.
 
-    bundle: BundleText
+    Attributes:
+        bundle: The archive, base64url; or
+        sealed: The archive, sealed to a public half of the tenant's (context `{"purpose": "bundle"}`).
+        signature: A registered deployer's word for its digest.
+    """
+
+    bundle: BundleText | UnsetType = UNSET
+    sealed: SealedText | UnsetType = UNSET
+    signature: Annotated[str, Meta(max_length=8192)] | None = None
     alias: Name | None = None
 
 
@@ -67,6 +77,7 @@ class Deployed(Result):
     alias: str | None
     needs: list[GrantNeeded]
     notes: list[str]
+    signed_by: str
 
 
 class Alias(Request):
@@ -139,6 +150,7 @@ class VersionInfo(Result):
     digest: str
     deployed_by: str
     deployed_at: int
+    signed_by: str
     needs: list[GrantNeeded]
 
 

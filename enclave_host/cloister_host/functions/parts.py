@@ -13,11 +13,16 @@ from cloister_host.deliveries.service import DeliveryService
 from cloister_host.egress import Egress, EgressSettings
 from cloister_host.functions.budgets import AnswerBudgets
 from cloister_host.functions.invocation import Invocation
+from cloister_host.functions.jobs.records import Jobs
+from cloister_host.functions.jobs.runner import JobRunner
+from cloister_host.functions.jobs.service import JobService
 from cloister_host.functions.logs import FunctionLogs
 from cloister_host.functions.registry import Registry
 from cloister_host.functions.release import Release
 from cloister_host.functions.sandbox import Sandbox
 from cloister_host.functions.service import FunctionService
+from cloister_host.functions.signers import Signers
+from cloister_host.functions.streaming import Streaming
 from cloister_host.functions.workers import Pool
 from cloister_host.operations import Operation
 from cloister_host.services import Services
@@ -34,6 +39,10 @@ class FunctionParts:
     """Functions, their egress and their deliveries; `start` before the first request, `close` at the end."""
 
     functions: FunctionService
+    signers: Signers
+    streaming: Streaming
+    jobs: JobRunner
+    job_service: JobService
     deliveries: DeliveryService
     dispatcher: Dispatcher
     pool: Pool
@@ -41,14 +50,22 @@ class FunctionParts:
 
     def operations(self) -> Mapping[str, Operation]:
         """Every operation of these services, by name."""
-        return {**self.functions.operations(), **self.deliveries.operations()}
+        return {
+            **self.functions.operations(),
+            **self.signers.operations(),
+            **self.job_service.operations(),
+            **self.streaming.operations(),
+            **self.deliveries.operations(),
+        }
 
     def start(self) -> None:
-        """Begin to deliver."""
+        """Begin to deliver and to run jobs."""
         self.dispatcher.start()
+        self.jobs.start()
 
     def close(self) -> None:
-        """Stop delivering, end every worker, close every connection."""
+        """Stop delivering and running jobs, end every worker, close every connection."""
+        self.jobs.close()
         self.dispatcher.close()
         self.pool.close()
         self.egress.close()
@@ -75,6 +92,7 @@ def build_functions(
     way_out = Egress(egress)
     outbox = Outbox(services.clock)
     registry = Registry()
+    signers = Signers(services.grants, services.audit, services.clock)
     logs = FunctionLogs(services.keymanager, services.clock)
     invocation = Invocation(
         registry=registry,
@@ -88,19 +106,34 @@ def build_functions(
         outbox=outbox,
         receipts=Receipts(signer, services.clock),
         budgets=AnswerBudgets(services.clock),
+        signers=signers,
         logs=logs,
         clock=services.clock,
     )
+    jobs = Jobs(services.clock)
+    runner = JobRunner(begin=services.store.begin, jobs=jobs, invocation=invocation)
     return FunctionParts(
         functions=FunctionService(
             registry=registry,
             invocation=invocation,
             pool=pool,
+            keys=services.keymanager,
+            signers=signers,
             logs=logs,
             grants=services.grants,
             quorum=services.quorum,
             audit=services.audit,
             clock=services.clock,
+        ),
+        signers=signers,
+        streaming=Streaming(registry=registry, invocation=invocation, grants=services.grants),
+        jobs=runner,
+        job_service=JobService(
+            jobs=jobs,
+            runner=runner,
+            registry=registry,
+            grants=services.grants,
+            audit=services.audit,
         ),
         deliveries=DeliveryService(outbox, services.grants, services.audit),
         dispatcher=Dispatcher(

@@ -38,6 +38,7 @@ class VersionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     manifest: str
     deployed_by: str
     deployed_at: int
+    signed_by: str = ""
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +64,7 @@ def _manifest(canonical: str) -> Manifest:
 class Registry:
     """Reads and writes the rows; who may is decided by the service above it."""
 
-    def add(self, tx: Tx, caller: Caller, bundle: Bundle, *, at: int) -> None:
+    def add(self, tx: Tx, caller: Caller, bundle: Bundle, *, signed_by: str, at: int) -> None:
         """Remember a bundle. The same bytes again change nothing."""
         name = bundle.manifest.name
         if tx.get(FUNCTIONS, caller.tenant, name) is None:
@@ -71,7 +72,10 @@ class Registry:
         version_id = f"{name}@{bundle.digest}"
         if tx.get(VERSIONS, caller.tenant, version_id) is None:
             record = VersionRecord(
-                manifest=bundle.manifest.canonical().decode(), deployed_by=caller.principal, deployed_at=at
+                manifest=bundle.manifest.canonical().decode(),
+                deployed_by=caller.principal,
+                deployed_at=at,
+                signed_by=signed_by,
             )
             tx.insert(VERSIONS, caller.tenant, version_id, record, secret=bundle.data)
 
@@ -190,6 +194,7 @@ def _info(row: Row[VersionRecord]) -> VersionInfo:
         digest=row.id.partition("@")[2],
         deployed_by=row.record.deployed_by,
         deployed_at=row.record.deployed_at,
+        signed_by=row.record.signed_by,
         needs=[
             GrantNeeded(action=n.action, resource=n.resource) for n in _manifest(row.record.manifest).needs
         ],

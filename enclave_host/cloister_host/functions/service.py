@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from cloister.errors import ConfigurationError
-from cloister.function.bundle import Bundle, read_bundle
-from cloister.function.manifest import Manifest
+from msgspec import UNSET
+
+from cloister.envelope import Sealed
+from cloister.errors import ConfigurationError, OpenError
+from cloister.function.bundle import BUNDLE_CONTEXT, Bundle, read_bundle
 from cloister.jose import b64url_decode
 from cloister_host.audit import Audit
 from cloister_host.functions.invocation import Invocation
@@ -28,8 +30,10 @@ from cloister_host.functions.messages import (
 from cloister_host.functions.ports import Act
 from cloister_host.functions.registry import Registry
 from cloister_host.functions.sandbox import Job
+from cloister_host.functions.signers import Signers
 from cloister_host.functions.workers import Pool, WorkerKey
 from cloister_host.identity.caller import Caller
+from cloister_host.keymanager.manager import KeyManager
 from cloister_host.operations import Operation, Page
 from cloister_host.policy import Grants
 from cloister_host.policy.quorum import Quorum, request_digest
@@ -47,6 +51,8 @@ class FunctionService:
         registry: Registry,
         invocation: Invocation,
         pool: Pool,
+        keys: KeyManager,
+        signers: Signers,
         logs: FunctionLogs,
         grants: Grants,
         quorum: Quorum,
@@ -56,6 +62,8 @@ class FunctionService:
         self._registry = registry
         self._invocation = invocation
         self._pool = pool
+        self._keys = keys
+        self._signers = signers
         self._logs = logs
         self._grants = grants
         self._quorum = quorum
@@ -81,42 +89,39 @@ class FunctionService:
         A new digest has no rights until it is granted some.
 
         Raises:
-            ConfigurationError: The bundle is not valid.
+            ConfigurationError: The bundle is not valid, or one of its wheels is not pinned.
             FunctionError: The code does not load or declares something else than the manifest.
+            DeniedError: The caller may not deploy it, or the tenant wants a signature that is not there.
             QuorumNeededError: Others have to approve this digest.
         """
-        bundle = _read(request.bundle)
-        name = bundle.manifest.name
-        quorum = (
-            "function.deploy",
-            f"function/{name}",
-            request_digest("function.deploy", request),
-        )
-        about = {"digest": bundle.digest, "alias": request.alias or ""}
         with act.begin() as tx:
+            bundle = self._bundle(tx, caller, request)
+            name = bundle.manifest.name
+            quorum = ("function.deploy", f"function/{name}", request_digest("function.deploy", request))
+            about = {"digest": bundle.digest, "alias": request.alias or ""}
             self._require(tx, caller, name, request.alias)
+            self._signers.check_bundle(tx, caller, bundle, request.signature)
             self._quorum.check(tx, caller, *quorum, detail=about)
+        job = Job.of(caller.tenant, bundle)
         key = WorkerKey(caller.tenant, bundle.digest, "")
-
-        def load() -> tuple[Job, Manifest]:
-            return Job.of(caller.tenant, bundle), bundle.manifest
-
-        with self._pool.worker(key, load, check=True) as worker:
+        with self._pool.worker(key, lambda: (job, bundle.manifest), check=True) as worker:
             worker.retire()
             notes = worker.notes
         with act.begin() as tx:
             self._require(tx, caller, name, request.alias)
             self._quorum.require(tx, caller, *quorum, detail=about)
-            self._registry.add(tx, caller, bundle, at=int(self._clock()))
+            signed_by = self._signers.check_bundle(tx, caller, bundle, request.signature)
+            self._registry.add(tx, caller, bundle, signed_by=signed_by, at=int(self._clock()))
             if request.alias is not None:
                 self._registry.point(tx, caller.tenant, name, request.alias, bundle.digest)
-            self._record(tx, caller, "function.deploy", name, digest=bundle.digest, alias=request.alias or "")
+            self._record(tx, caller, "function.deploy", name, **about, signed_by=signed_by)
             result = Deployed(
                 name=name,
                 digest=bundle.digest,
                 alias=request.alias,
                 needs=[GrantNeeded(action=n.action, resource=n.resource) for n in bundle.manifest.needs],
                 notes=notes,
+                signed_by=signed_by,
             )
             act.finish(tx, result)
         return result
@@ -176,6 +181,23 @@ class FunctionService:
         self._audit.record(tx, caller, act="function.list", resource="function/*")
         return FunctionList(functions=found, next=found[-1].name if len(found) == request.limit else "")
 
+    def _bundle(self, tx: Tx, caller: Caller, request: Deploy) -> Bundle:
+        """What is to be deployed; whatever else is sealed under the tenant's keys is no bundle."""
+        try:
+            if (request.bundle is UNSET) == (request.sealed is UNSET):
+                raise ConfigurationError("deploying takes either bundle or sealed")
+            if request.bundle is not UNSET:
+                return read_bundle(b64url_decode(request.bundle))
+            sealed = Sealed(str(request.sealed))
+            opened = self._keys.open_granted(
+                tx, caller.tenant, [sealed], [BUNDLE_CONTEXT], keys=frozenset({sealed.key})
+            )
+            if isinstance(opened[0], bytes):
+                return read_bundle(opened[0])
+        except (ValueError, OpenError):
+            pass
+        raise ConfigurationError("this is no bundle", hint="deploy it with `cloister function deploy`")
+
     def _require(self, tx: Tx, caller: Caller, name: str, alias: str | None) -> None:
         self._grants.require(tx, caller, "function.deploy", f"function/{name}")
         if alias is not None:
@@ -184,13 +206,3 @@ class FunctionService:
 
     def _record(self, tx: Tx, caller: Caller, act: str, name: str, **detail: str | int) -> None:
         self._audit.record(tx, caller, act=act, resource=f"function/{name}", detail=detail)
-
-
-def _read(encoded: str) -> Bundle:
-    try:
-        data = b64url_decode(encoded)
-    except ValueError:
-        raise ConfigurationError(
-            "the bundle is not base64url", hint="deploy it with `cloister function deploy`"
-        ) from None
-    return read_bundle(data)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -25,9 +26,10 @@ from cloister.errors import (
     QuorumNeededError,
     UnavailableError,
 )
-from cloister.protocol import OpenedRequest, body_digest, open_request, request_kid, seal_reply
+from cloister.protocol import OpenedRequest, StreamSealer, body_digest, open_request, request_kid, seal_reply
 from cloister_host.audit.receipts import Receipts
 from cloister_host.http.metrics import Metrics
+from cloister_host.http.streams import Slices
 from cloister_host.identity.caller import Caller
 from cloister_host.keysets import KeysetManager
 from cloister_host.operations import Operation
@@ -164,8 +166,8 @@ class Dispatcher:
         self._metrics = metrics
         self._clock = clock
 
-    def handle(self, token: str) -> str:
-        """Answer one sealed request; blocking, run it on a worker thread.
+    def handle(self, token: str) -> str | Iterator[bytes]:
+        """Answer one sealed request, whole or in frames; blocking, run it on a worker thread.
 
         Raises:
             CloisterError: The request did not open. Only such outcomes are answered in the clear.
@@ -183,12 +185,14 @@ class Dispatcher:
         self._metrics.handled(time.perf_counter() - started)
         return reply
 
-    def _answer(self, request: OpenedRequest, correlation_id: str) -> str:
+    def _answer(self, request: OpenedRequest, correlation_id: str) -> str | Iterator[bytes]:
         task: _Task | None = None
         try:
             task = self._task(request.plaintext)
             # What comes from outside is fetched before a transaction begins, never in one.
             self._services.identity.prepare(self._services.store, task.body.tenant, task.body.credential)
+            if task.operation.streamed:
+                return self._streamed(request, task, correlation_id)
             answer = self._staged if task.operation.staged else self._direct
             return answer(request, task, correlation_id)
         except CloisterError as error:
@@ -279,6 +283,43 @@ class Dispatcher:
             raise
         return act.reply
 
+    def _streamed(self, request: OpenedRequest, task: _Task, correlation_id: str) -> str | Iterator[bytes]:
+        """An operation in slices. Its reply is not stored: whoever repeats it seals anew."""
+        with self._services.store.begin() as tx:
+            stored = self._services.replay.begin(tx, request.jti, request.digest, request.expires)
+            if stored is not None:
+                return stored
+            caller = self._authenticate(tx, request, task, correlation_id)
+        return self._frames(request, task, caller, correlation_id)
+
+    def _frames(
+        self, request: OpenedRequest, task: _Task, caller: Caller, correlation_id: str
+    ) -> Iterator[bytes]:
+        body, sealer = task.body, StreamSealer(request)
+        slices = Slices(
+            services=self._services,
+            caller=caller,
+            op=body.op,
+            key=body.idempotency_key,
+            digest=body.digest,
+            act=partial(Act, request_digest=jose.b64url_encode(request.digest), store=self._services.store),
+        )
+        failure: CloisterError | None = None
+        try:
+            for result in task.operation.handler(caller, task.payload, slices):
+                yield sealer.seal(b'{"result":' + result + b"}")
+        except CloisterError as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001 (as in `_answer`)
+            log.error("request.failed", correlation_id=correlation_id, error=type(error).__name__)  # noqa: TRY400
+            failure = UnavailableError("the host failed to carry this out", retryable=False)
+        with self._services.store.begin() as tx:
+            end = b'{"result":{}'
+            if failure is not None:
+                end = self._error(tx, request, task, failure, correlation_id)
+            log_part = self._services.log.for_reply(tx, body.log_size)
+        yield sealer.seal(end + log_part + b"}", last=True)
+
     def _authenticate(self, tx: Tx, request: OpenedRequest, task: _Task, correlation_id: str) -> Caller:
         task.caller = self._services.identity.authenticate(
             tx,
@@ -300,26 +341,24 @@ class Dispatcher:
         self, request: OpenedRequest, task: _Task | None, failure: CloisterError, correlation_id: str
     ) -> str:
         """Seal an error, and keep it for a repetition unless it is about this very request."""
-        members = {
-            "code": failure.code,
-            "message": str(failure.args[0]),
-            "hint": failure.hint,
-            "retryable": failure.retryable,
-            "correlation_id": failure.correlation_id or correlation_id,
-        }
-        if isinstance(failure, QuorumNeededError):
-            members["proposal_id"] = failure.proposal_id
         # Whoever could not say who they are must not be able to fill the store, or make it work.
         if task is None or task.caller is None or isinstance(failure, ReplayError):
-            return seal_reply({"error": members}, request=request)
+            return seal_reply({"error": _members(failure, correlation_id)}, request=request)
         with self._services.store.begin() as tx:
-            if isinstance(failure, REFUSALS):
-                members["receipt"] = self._refusal(tx, request, task.body.op, task.caller, failure)
-            error = b'{"error":' + msgspec.json.encode(members)
+            error = self._error(tx, request, task, failure, correlation_id)
             log_part = self._services.log.for_reply(tx, task.body.log_size)
             reply = seal_reply(error + log_part + b"}", request=request)
             self._services.replay.keep(tx, request.jti, request.digest, request.expires, reply)
         return reply
+
+    def _error(
+        self, tx: Tx, request: OpenedRequest, task: _Task, failure: CloisterError, correlation_id: str
+    ) -> bytes:
+        """The beginning of a reply to a known caller that says what failed."""
+        members = _members(failure, correlation_id)
+        if task.caller is not None and isinstance(failure, REFUSALS):
+            members["receipt"] = self._refusal(tx, request, task.body.op, task.caller, failure)
+        return b'{"error":' + msgspec.json.encode(members)
 
     def _refusal(
         self, tx: Tx, request: OpenedRequest, op: str, caller: Caller, failure: CloisterError
@@ -335,6 +374,20 @@ class Dispatcher:
             tx, recorded, request=jose.b64url_encode(request.digest), disclosures=detail
         )
         return receipt.to_json()
+
+
+def _members(failure: CloisterError, correlation_id: str) -> dict[str, Any]:
+    """What a reply says of a failure."""
+    members: dict[str, Any] = {
+        "code": failure.code,
+        "message": str(failure.args[0]),
+        "hint": failure.hint,
+        "retryable": failure.retryable,
+        "correlation_id": failure.correlation_id or correlation_id,
+    }
+    if isinstance(failure, QuorumNeededError):
+        members["proposal_id"] = failure.proposal_id
+    return members
 
 
 def _body(plaintext: bytes) -> _Body:

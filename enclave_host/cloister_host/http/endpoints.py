@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from cloister import jose
@@ -28,6 +28,7 @@ __all__ = ["Endpoints"]
 log = structlog.get_logger(__name__)
 
 JSON: Final = "application/json"
+STREAM: Final = "application/vnd.cloister.stream"
 MAX_CHALLENGE_BYTES: Final = 1024
 NONCE_BYTES: Final = range(16, 65)
 
@@ -82,6 +83,8 @@ class Endpoints:
             except CloisterError as error:
                 self.metrics.unopened()
                 return problem(error)
+        if not isinstance(reply, str):
+            return StreamingResponse(reply, media_type=STREAM)
         return Response(reply, media_type="application/jose")
 
     async def attestation(self, request: Request) -> Response:

@@ -8,7 +8,7 @@ from typing import Final
 
 from cloister.errors import ConfigurationError, UnavailableError
 from cloister.function.egress import OriginRule
-from cloister_host.egress import Egress
+from cloister_host.egress import Credentials, Egress
 from cloister_host.egress.cache import fresh_seconds
 from cloister_host.egress.request import Outgoing
 from cloister_host.identity.issuer_keys import MAX_FRESH_SECONDS, Fetched
@@ -45,7 +45,7 @@ class EgressFetch:
         rule = OriginRule(url=parts[1], timeout_seconds=TIMEOUT_SECONDS, max_response_bytes=MAX_JWKS_BYTES)
         request = Outgoing(method="GET", target=parts[2] or "/", headers=(), body=b"")
         until = time.monotonic() + TIMEOUT_SECONDS
-        answer = self._egress.exchange(tenant, "identity", rule, request, {}, until=until).answer
+        answer = self._egress.exchange(tenant, "identity", rule, request, Credentials(), until=until).answer
         if answer.status != HTTP_OK:
             raise UnavailableError("the issuer did not give its keys")
         return Fetched(body=answer.body, fresh_seconds=fresh_seconds(answer, MAX_FRESH_SECONDS))

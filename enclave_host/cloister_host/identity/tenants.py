@@ -32,6 +32,8 @@ _ADMIN_ACTIONS: Final = (
     "function.deploy",
     "function.manage",
     "function.logs",
+    "job.manage",
+    "signer.manage",
     "delivery.manage",
     "audit.read",
     "issuer.manage",

@@ -48,6 +48,8 @@ ACTIONS: Final = {
     "function.debug": "function",
     "function.logs": "function",
     "invoke": "function",
+    "job.manage": "job",
+    "signer.manage": "signer",
     "egress": "origin",
     "deliver": "origin",
     "delivery.manage": "delivery",
@@ -85,6 +87,7 @@ _RESOURCES: Final = {
     "principal": re.compile(rf"{_NAME}|function:[A-Za-z0-9_-]{{1,128}}"),
     "act": re.compile("|".join(map(re.escape, ACTS))),
     "delivery": re.compile(r"[A-Za-z0-9_-]{1,128}"),
+    "job": re.compile(r"[A-Za-z0-9_-]{1,128}"),
 }
 _PLAIN: Final = re.compile(_NAME)
 

@@ -14,7 +14,7 @@ from history import (
 )
 from model import Forecast, forecast
 
-from cloister.function import function, sealed
+from cloister.function import budget, function, sealed
 
 __all__ = ["credit_forecast"]
 
@@ -22,6 +22,7 @@ __all__ = ["credit_forecast"]
 @function(
     "credit-forecast",
     output=sealed("forecasts", context=["customer"]),
+    budget=budget(subject="customer", per_subject=100, per_principal=100_000, period="day"),
     raises=[AmountOutOfRange, HistoryLength, MonthsNotConsecutive, UnknownCurrency, UnknownStatus],
 )
 def credit_forecast(

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated, Final
 
-from cloister.function import deliver, function, record, sealed, text, token
+from cloister.function import budget, deliver, function, record, sealed, text, token
 
 __all__ = ["AccountNotUsable", "PinNotUsable", "PinTransfer", "pin_transfer"]
 
@@ -43,6 +43,8 @@ class PinTransfer:
     "pin-transfer",
     output=record(account=text(max_chars=32), token=token("pins")),
     deliver=deliver("${CARD_APP}", path="/api/pins"),
+    # Each transfer makes a new token; nobody needs more of them for one account.
+    budget=budget(subject="account", per_subject=100, per_principal=100_000, period="day"),
     raises=[AccountNotUsable, PinNotUsable],
 )
 def pin_transfer(pin: Annotated[str, sealed("pins", context=["account"])], account: str) -> PinTransfer:

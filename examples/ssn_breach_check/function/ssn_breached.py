@@ -19,7 +19,7 @@ from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 from cloister.errors import FunctionError
-from cloister.function import Limits, Origin, boolean, function, origin, sealed
+from cloister.function import Limits, Origin, boolean, budget, function, origin, sealed
 
 __all__ = ["PartnerFailed", "PartnerListUnreadable", "PartnerRefusedKey", "normal_form", "ssn_breached"]
 
@@ -56,6 +56,8 @@ class PartnerListUnreadable(Exception):  # noqa: N818 - as above
     },
     raises=[PartnerFailed, PartnerListUnreadable, PartnerRefusedKey],
     limits=Limits(timeout_seconds=30),
+    # Callers choose nothing but the row; this only bounds how much of the table one of them goes through.
+    budget=budget(per_principal=1_000_000, period="day"),
 )
 def ssn_breached(
     ssn: Annotated[list[str], sealed("ssn", context=["member_id"])], *, partner: Origin

@@ -11,8 +11,12 @@ from typing import Any
 import typer
 
 from cloister.client import Client
+from cloister.config import Settings
+from cloister.envelope import seal_to
+from cloister.errors import ConfigurationError
+from cloister.function.bundle import BUNDLE_CONTEXT
 
-__all__ = ["call", "open_texts", "show", "write_private"]
+__all__ = ["call", "open_texts", "read_jwk", "seal_bundle", "show", "tenant_of_settings", "write_private"]
 
 
 def call(op: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -25,6 +29,33 @@ def open_texts(sealed: Sequence[str], contexts: Sequence[Mapping[str, str]]) -> 
     """Open values that hold text."""
     with Client.from_env() as client:
         return [str(value) for value in client.open_many(sealed, contexts=contexts)]
+
+
+def seal_bundle(data: bytes, key: str) -> str:
+    """Seal a bundle to the public half of a key, as the deployment vouches for it."""
+    with Client.from_env() as client:
+        public = client.public_key(key)
+    return seal_to(data, public.jwk, kid=public.kid, context=BUNDLE_CONTEXT)
+
+
+def tenant_of_settings() -> str:
+    """The tenant that the settings name."""
+    return Settings.load().tenant
+
+
+def read_jwk(path: Path) -> dict[str, Any]:
+    """Read a key from a file.
+
+    Raises:
+        ConfigurationError: It cannot be read.
+    """
+    try:
+        jwk = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        jwk = None
+    if not isinstance(jwk, dict):
+        raise ConfigurationError(f"{path} holds no key", hint="a JWK, from `cloister signer create`")
+    return jwk
 
 
 def show(result: Mapping[str, Any], member: str | None = None) -> None:

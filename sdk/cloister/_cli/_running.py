@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -29,7 +29,7 @@ Limit = Annotated[int, typer.Option(help="At most so many.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (alias, rollback, list_, invoke, logs, debug, disable):
+    for command in (alias, rollback, list_, invoke, start, job, jobs, cancel, logs, debug, disable):
         app.command(command.__name__.rstrip("_"))(command)
 
 
@@ -50,9 +50,27 @@ def list_() -> None:
 
 def invoke(function: Reference, inputs: Inputs = None, context: Context = None) -> None:
     """Call a function once and show what it let out, with the receipt."""
-    result = dict(call("function.invoke", payload(function, inputs, context)))
-    result.pop("padding", None)
-    show(result)
+    show(_without_padding(call("function.invoke", payload(function, inputs, context))))
+
+
+def start(function: Reference, inputs: Inputs = None, context: Context = None) -> None:
+    """Call a function without waiting for it; shows the job to ask for."""
+    show(call("function.start", payload(function, inputs, context)))
+
+
+def job(job: Annotated[str, typer.Argument(help="What `cloister function start` showed.")]) -> None:
+    """Show how far a job is, and its result once it is done."""
+    show(_without_padding(call("job.get", {"job": job})))
+
+
+def jobs(*, after: After = "", limit: Limit = 100) -> None:
+    """List the jobs of the tenant."""
+    show(call("job.list", {"after": after, "limit": limit}), "jobs")
+
+
+def cancel(job: str) -> None:
+    """End a job; what it has done outside before stays done."""
+    show(call("job.cancel", {"job": job}))
 
 
 def logs(
@@ -93,6 +111,14 @@ def payload(function: str, inputs: list[str] | None, context: list[str] | None) 
         "function": function,
         "inputs": dict(_input(item) for item in inputs or []),
         "context": pairs(context or [], "--context"),
+    }
+
+
+def _without_padding(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_padding(value) if name == "result" and value else value
+        for name, value in result.items()
+        if name != "padding"
     }
 
 

@@ -4,6 +4,7 @@ Online, a `Dek` from the host seals a whole column; offline, `seal_to` needs a p
 context: a value copied to another row, customer or tenant does not open there.
 """
 
+from cloister.envelope.author import author_of, authored, open_authored
 from cloister.envelope.caches import DekCache, OpenCache
 from cloister.envelope.content import ContentKey, ContentSealer
 from cloister.envelope.context import canonical_context
@@ -24,8 +25,11 @@ __all__ = [
     "Padded",
     "Sealed",
     "Value",
+    "author_of",
+    "authored",
     "canonical_context",
     "drop_data_keys",
+    "open_authored",
     "open_with",
     "open_with_cek",
     "recover_cek",

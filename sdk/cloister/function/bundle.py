@@ -10,6 +10,7 @@ import hashlib
 import io
 import re
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,10 +23,13 @@ from typing import Final
 from cloister.errors import ConfigurationError, LimitError
 from cloister.function.declare import declaration_of
 from cloister.function.manifest import Manifest
+from cloister.function.wheels import LOCK_NAME, SITE, collect_wheels, unpack_wheels
 
-__all__ = ["MAX_BUNDLE_BYTES", "Bundle", "build_bundle", "derive_manifest", "read_bundle"]
+__all__ = ["BUNDLE_CONTEXT", "MAX_BUNDLE_BYTES", "Bundle", "build_bundle", "derive_manifest", "read_bundle"]
 
-MAX_BUNDLE_BYTES: Final = 8 << 20
+MAX_BUNDLE_BYTES: Final = 16 << 20
+BUNDLE_CONTEXT: Final = {"purpose": "bundle"}
+"""What a sealed bundle is bound to, so that no other sealed value passes for one."""
 MANIFEST_NAME: Final = "manifest.json"
 _MAX_FILES: Final = 1024
 _MAX_NAME_CHARS: Final = 256
@@ -54,7 +58,13 @@ class Bundle:
     digest: str
 
 
-def build_bundle(directory: str | Path, settings: Mapping[str, str] | None = None) -> Bundle:
+def build_bundle(
+    directory: str | Path,
+    settings: Mapping[str, str] | None = None,
+    *,
+    wheels: Path | None = None,
+    python: str | None = None,
+) -> Bundle:
     """Bundle the one confidential function in `directory`.
 
     The function lives in `function.py`, or in the one top-level module that uses `@function`. Every other
@@ -64,17 +74,28 @@ def build_bundle(directory: str | Path, settings: Mapping[str, str] | None = Non
     Args:
         directory: Folder with the function's code and the data files it reads.
         settings: Values for `${NAMES}` in the declaration; recorded in the manifest.
+        wheels: Folder with the wheels that `requirements.lock` pins; by default `wheels/` in the folder,
+            and if there is none they are downloaded.
+        python: Version of Python that the host runs, for wheels with native code; by default this one's.
 
     Raises:
-        ConfigurationError: There is no function, more than one, or its declaration does not hold.
+        ConfigurationError: There is no function, more than one, its declaration does not hold, or a pin
+            has no wheel that fits.
         LimitError: The folder is too large.
     """
     root = Path(directory)
     if not root.is_dir():
         raise ConfigurationError(f"{root} is not a folder", hint="give the folder that holds function.py")
     files = dict(_files(root))
-    manifest = derive_manifest(root, _find_module(files), settings or {})
+    if LOCK_NAME in files:
+        kept = root / "wheels"
+        lock = files[LOCK_NAME].decode("utf-8", "replace")
+        files |= collect_wheels(lock, wheels or (kept if kept.is_dir() else None), python=python)
+    with _unpacked(files) as site:
+        manifest = derive_manifest(root, _find_module(files), settings or {}, site=site)
     data = _write({**files, MANIFEST_NAME: manifest.canonical()})
+    if len(data) > MAX_BUNDLE_BYTES or len(files) > _MAX_FILES:
+        raise _too_large()
     return Bundle(manifest=manifest, files=files, data=data, digest=hashlib.sha256(data).hexdigest())
 
 
@@ -94,9 +115,18 @@ def read_bundle(data: bytes) -> Bundle:
     return Bundle(manifest=manifest, files=members, data=data, digest=hashlib.sha256(data).hexdigest())
 
 
-def derive_manifest(directory: Path, module_name: str, settings: Mapping[str, str]) -> Manifest:
-    """Import a module from `directory` and derive the manifest of the one function in it."""
-    with _importing(directory, module_name) as module:
+def derive_manifest(
+    directory: Path, module_name: str, settings: Mapping[str, str], *, site: Path | None = None
+) -> Manifest:
+    """Import a module from `directory` and derive the manifest of the one function in it.
+
+    Args:
+        directory: Where the function's modules are.
+        module_name: The one that declares it.
+        settings: Values for `${NAMES}`.
+        site: Where its wheels are unpacked.
+    """
+    with _importing(directory, module_name, site) as module:
         found = [
             (declared, candidate)
             for candidate in vars(module).values()
@@ -112,26 +142,43 @@ def derive_manifest(directory: Path, module_name: str, settings: Mapping[str, st
 
 
 @contextmanager
-def _importing(directory: Path, module_name: str) -> Iterator[ModuleType]:
+def _importing(directory: Path, module_name: str, site: Path | None) -> Iterator[ModuleType]:
     """Import from `directory` and forget it again, so that two folders may use the same module names."""
     before, keep_bytecode = set(sys.modules), sys.dont_write_bytecode
     shadowed = {
         name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == module_name
     }
-    sys.path.insert(0, str(directory.resolve()))
+    places = [directory.resolve(), *([site.resolve()] if site else [])]
+    sys.path[:0] = map(str, places)
     sys.dont_write_bytecode = True
     invalidate_caches()
     try:
         yield import_module(module_name)
     finally:
         sys.dont_write_bytecode = keep_bytecode
-        sys.path.remove(str(directory.resolve()))
-        root = directory.resolve()
+        for place in places:
+            sys.path.remove(str(place))
         for name in set(sys.modules) - before | {module_name}:
             origin = getattr(sys.modules.get(name), "__file__", None)
-            if origin and Path(origin).resolve().is_relative_to(root):
+            if origin and any(Path(origin).resolve().is_relative_to(place) for place in places):
                 del sys.modules[name]
         sys.modules.update(shadowed)
+
+
+@contextmanager
+def _unpacked(files: Mapping[str, bytes]) -> Iterator[Path | None]:
+    """The bundle's wheels where they can be imported from; None if there are none."""
+    prefix = f"{SITE}/"
+    site = {name: data for name, data in unpack_wheels(files).items() if name.startswith(prefix)}
+    if not site:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in site.items():
+            target = Path(folder) / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+        yield Path(folder) / SITE
 
 
 def _find_module(files: Mapping[str, bytes]) -> str:
@@ -156,6 +203,9 @@ def _files(root: Path) -> Iterator[tuple[str, bytes]]:
         hidden = any(part.startswith(".") or part in _LEFT_OUT_FOLDERS for part in relative.parts)
         if hidden or path.is_dir() or _LEFT_OUT.fullmatch(path.name) or str(relative) == MANIFEST_NAME:
             continue
+        # Those that the lock pins are packed by their pins.
+        if relative.parts[0] == "wheels" and path.suffix == ".whl":
+            continue
         if path.is_symlink() or not path.is_file():
             raise ConfigurationError(
                 f"{relative} is not a plain file", hint="copy what it points to into the folder"
@@ -167,11 +217,15 @@ def _files(root: Path) -> Iterator[tuple[str, bytes]]:
         total += path.stat().st_size
         count += 1
         if total > MAX_BUNDLE_BYTES or count > _MAX_FILES:
-            raise LimitError(
-                "the folder is too large for a bundle",
-                hint=f"at most {MAX_BUNDLE_BYTES >> 20} MiB in {_MAX_FILES} files; use a folder of its own",
-            )
+            raise _too_large()
         yield str(relative), path.read_bytes()
+
+
+def _too_large() -> LimitError:
+    return LimitError(
+        "the folder is too large for a bundle",
+        hint=f"at most {MAX_BUNDLE_BYTES >> 20} MiB in {_MAX_FILES} files, wheels included",
+    )
 
 
 def _good_member(name: str) -> bool:

@@ -82,8 +82,11 @@ class OriginRule:
     spki_sha256: tuple[str, ...] = ()
     timeout_seconds: int = 5
     max_response_bytes: int = 1 << 20
+    client_certificate: str | None = None
 
     def __post_init__(self) -> None:
+        if self.client_certificate is not None:
+            check_name(self.client_certificate, "secret")
         for header, secret in self.secrets.items():
             check_header(header, "origin()")
             check_name(secret, "secret")
@@ -101,6 +104,12 @@ class OriginRule:
                 hint="write the SHA-256 of the SPKI as 64 lower-case hex digits",
             )
 
+    @property
+    def secret_names(self) -> tuple[str, ...]:
+        """Every stored secret that may be used for this origin."""
+        certificate = () if self.client_certificate is None else (self.client_certificate,)
+        return (*self.secrets.values(), *certificate)
+
     def resolved(self, settings: Mapping[str, str], *, used: dict[str, str]) -> OriginRule:
         """Put settings into the URL and return the rule with its origin in normal form."""
         return replace(self, url=check_origin(resolve_settings(self.url, settings, used=used), "origin()"))
@@ -114,6 +123,7 @@ class OriginRule:
             "spki_sha256": list(self.spki_sha256),
             "timeout_seconds": self.timeout_seconds,
             "max_response_bytes": self.max_response_bytes,
+            "client_certificate": self.client_certificate,
         }
 
     @classmethod
@@ -157,6 +167,7 @@ def origin(
     spki_sha256: list[str] | tuple[str, ...] = (),
     timeout_seconds: int = 5,
     max_response_bytes: int = 1 << 20,
+    client_certificate: str | None = None,
 ) -> OriginRule:
     """Declare an origin that a function may call.
 
@@ -167,6 +178,8 @@ def origin(
         spki_sha256: Accept only a server whose public key has one of these SHA-256 digests (hex).
         timeout_seconds: Limit for one call, retries included.
         max_response_bytes: Limit for one answer.
+        client_certificate: Name of a stored secret with a certificate and its private key in PEM: the host
+            shows it to the origin (mTLS).
     """
     return OriginRule(
         url=url,
@@ -175,6 +188,7 @@ def origin(
         spki_sha256=tuple(spki_sha256),
         timeout_seconds=timeout_seconds,
         max_response_bytes=max_response_bytes,
+        client_certificate=client_certificate,
     )
 
 

@@ -117,6 +117,7 @@ class Manifest:
             check_name(self.logs, "key for logs")
         self._check_contexts()
         self._check_subject()
+        self._check_output()
 
     def _check_contexts(self) -> None:
         plain = {given.name for given in self.inputs if given.sealed is None}
@@ -131,6 +132,14 @@ class Manifest:
                     f"the parameter {given.name} is also a context and must be text",
                     hint=f"annotate it as {'list[str]' if self.batch else 'str'}",
                 )
+
+    def _check_output(self) -> None:
+        if any(
+            isinstance(kind, SealedUnder) and (kind.authenticated or kind.sealed_by) for kind in self.released
+        ):
+            raise ConfigurationError(
+                "authenticated and sealed_by are for inputs", hint="leave them out of output="
+            )
 
     def _check_subject(self) -> None:
         subject = None if self.budget is None else self.budget.subject
@@ -180,7 +189,7 @@ class Manifest:
                 needs.append(Need("tokenize", f"policy/{member.policy}"))
         for rule in self.egress.values():
             needs.append(Need("egress", f"origin/{rule.url}"))
-            needs.extend(Need("use-secret", f"secret/{secret}") for secret in rule.secrets.values())
+            needs.extend(Need("use-secret", f"secret/{secret}") for secret in rule.secret_names)
         if self.logs is not None:
             needs.append(Need("seal", f"key/{self.logs}"))
         if self.delivery is not None:

@@ -64,11 +64,16 @@ class SealedUnder:
     key: str
     context: tuple[str, ...] | None = None
     authenticated: bool = False
+    sealed_by: tuple[str, ...] = ()
     kind: ClassVar[str] = "sealed"
 
     def __post_init__(self) -> None:
         check_name(self.key, "key")
         check_context(self.context, f"sealed({self.key!r})")
+        for signer in self.sealed_by:
+            check_name(signer, "signer")
+        if len(set(self.sealed_by)) != len(self.sealed_by) or len(self.sealed_by) > _MAX_MEMBERS:
+            raise ConfigurationError("sealed_by repeats a signer or has too many", hint="name each once")
 
     def to_manifest(self) -> dict[str, Any]:
         """Describe this class in JSON."""
@@ -77,6 +82,8 @@ class SealedUnder:
             described["context"] = list(self.context)
         if self.authenticated:
             described["authenticated"] = True
+        if self.sealed_by:
+            described["sealed_by"] = list(self.sealed_by)
         return described
 
     def accepts(self, schema: Mapping[str, Any]) -> bool:  # noqa: ARG002 - one signature for every class
@@ -279,7 +286,11 @@ OutputClass: TypeAlias = FieldClass | Record
 
 
 def sealed(
-    key: str, *, context: list[str] | tuple[str, ...] | None = None, authenticated: bool = False
+    key: str,
+    *,
+    context: list[str] | tuple[str, ...] | None = None,
+    authenticated: bool = False,
+    sealed_by: str | list[str] | tuple[str, ...] = (),
 ) -> SealedUnder:
     """A value sealed under `key`: use it inside `Annotated[...]` for an input, or as the output.
 
@@ -289,9 +300,14 @@ def sealed(
             means the same value everywhere in one invocation.
         authenticated: Inputs only. Accept only values made under a data key, so by someone with the
             right to seal; a value sealed offline to a public half proves nothing about its author.
+        sealed_by: Inputs only. Accept only values that one of these registered signers has signed for
+            this key and context, from `Client.seal(..., signer=...)`.
     """
     return SealedUnder(
-        key=key, context=check_context(context, f"sealed({key!r})"), authenticated=authenticated
+        key=key,
+        context=check_context(context, f"sealed({key!r})"),
+        authenticated=authenticated,
+        sealed_by=(sealed_by,) if isinstance(sealed_by, str) else tuple(sealed_by),
     )
 
 

@@ -32,6 +32,7 @@ from cloister.protocol.keyset import (
     verify_keyset,
 )
 from cloister.protocol.public_key import PublicKey, sign_public_key, verify_public_key
+from cloister.protocol.stream import StreamOpener, StreamSealer
 
 __all__ = [
     "AttestationDocument",
@@ -42,6 +43,8 @@ __all__ = [
     "PublicKey",
     "RequestBinding",
     "SealedRequest",
+    "StreamOpener",
+    "StreamSealer",
     "VerifiedDelivery",
     "appraise_document",
     "appraise_staple",

@@ -31,6 +31,8 @@ __all__ = [
     "SealedRequest",
     "bind_request",
     "body_digest",
+    "dump_body",
+    "load_body",
     "open_reply",
     "open_request",
     "request_kid",
@@ -67,7 +69,7 @@ class RequestBinding:
     def digest(self) -> bytes:
         """`body_digest` of all that it asks for; on demand, since most credentials name no request."""
         return body_digest(
-            _dump(self.body["payload"]),
+            dump_body(self.body["payload"]),
             op=self.body["op"],
             tenant=self.body["tenant"],
             idempotency_key=self.body.get("idempotency_key", ""),
@@ -103,7 +105,7 @@ class OpenedRequest:
         Raises:
             OpenError: It is not a JSON object.
         """
-        return _load(self.plaintext)
+        return load_body(self.plaintext)
 
 
 def body_digest(payload: bytes, *, op: str, tenant: str, idempotency_key: str, purpose: str) -> bytes:
@@ -148,7 +150,7 @@ def seal_request(
     issued_at = int(now)
     expires = issued_at + min(lifetime_seconds, MAX_LIFETIME_SECONDS)
     token, cek = jose.encrypt_compact_with_cek(
-        pad(_dump(body)),
+        pad(dump_body(body)),
         {**key.jwk, "kid": key.kid},
         typ=REQUEST_TYP,
         headers={"jti": jti, "iat": issued_at, "exp": expires},
@@ -210,7 +212,7 @@ def seal_reply(body: Mapping[str, Any] | bytes, *, request: OpenedRequest) -> st
     """
     salt = os.urandom(SALT_BYTES)
     key = _reply_key(request.cek, salt, request.digest)
-    document = body if isinstance(body, bytes) else _dump(body)
+    document = body if isinstance(body, bytes) else dump_body(body)
     return jose.encrypt_compact(pad(document), key, typ=REPLY_TYP, headers={"salt": jose.b64url_encode(salt)})
 
 
@@ -232,7 +234,7 @@ def open_reply(token: str, *, request: SealedRequest) -> Mapping[str, Any]:
         raise OpenError("this is not a sealed reply")
     digest = hashlib.sha256(request.token.encode()).digest()
     key = _reply_key(request.cek, salt, digest)
-    return _load(jose.decrypt_compact(jwe, key, typ=REPLY_TYP))
+    return load_body(jose.decrypt_compact(jwe, key, typ=REPLY_TYP))
 
 
 def _reply_key(cek: Secret, salt: bytes, request_digest: bytes) -> Mapping[str, str]:
@@ -242,11 +244,17 @@ def _reply_key(cek: Secret, salt: bytes, request_digest: bytes) -> Mapping[str, 
     return {"kty": "oct", "alg": "dir", "k": jose.b64url_encode(key)}
 
 
-def _dump(body: Any) -> bytes:
+def dump_body(body: Any) -> bytes:
+    """Encode a message as JSON."""
     return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
-def _load(plaintext: bytes) -> Mapping[str, Any]:
+def load_body(plaintext: bytes) -> Mapping[str, Any]:
+    """Decode a message.
+
+    Raises:
+        OpenError: It is not a JSON object.
+    """
     try:
         body = json.loads(plaintext)
     except (ValueError, RecursionError):

@@ -23,6 +23,7 @@ from cloister.protocol.exchange import (
     seal_request,
 )
 from cloister.protocol.keyset import Keyset
+from cloister.protocol.stream import MAGIC, StreamOpener
 
 __all__ = [
     "Attest",
@@ -227,22 +228,48 @@ def _outcome(
     if response.status != HTTP_OK:
         return _Hint(response.status)
     try:
+        if response.body.startswith(MAGIC):
+            return _streamed(response.body, request, check)
         reply = open_reply(response.body.decode("ascii"), request=request)
     except (OpenError, UnicodeDecodeError):
         return _Hint(502)
     check(reply)
-    error = reply.get("error")
-    if isinstance(error, dict):
-        failure = error_from_code(
-            str(error.get("code")),
-            str(error.get("message")),
-            hint=str(error.get("hint", "")),
-            correlation_id=str(error.get("correlation_id", "")),
-            retryable=error.get("retryable") is True,
-            proposal_id=str(error.get("proposal_id", "")),
-        )
-        if isinstance(error.get("receipt"), dict):
-            failure.receipt = error["receipt"]
-        return failure
+    error = _error(reply)
+    if error is not None:
+        return error
     result = reply.get("result")
     return result if isinstance(result, dict) else _Hint(502)
+
+
+def _streamed(
+    body: bytes, request: SealedRequest, check: Callable[[Mapping[str, Any]], None]
+) -> dict[str, Any] | CloisterError | _Hint:
+    """The frames of a stream that came whole, and how it ended."""
+    opener = StreamOpener(request)
+    frames = list(opener.feed(body))
+    opener.finish()
+    last = frames.pop()
+    check(last)
+    error = _error(last)
+    if error is not None and error.retryable:
+        # What it has done it gives again, whoever does not ask for more.
+        return error
+    results = [frame.get("result") for frame in frames]
+    return {"frames": results, "error": error} if all(isinstance(r, dict) for r in results) else _Hint(502)
+
+
+def _error(reply: Mapping[str, Any]) -> CloisterError | None:
+    error = reply.get("error")
+    if not isinstance(error, dict):
+        return None
+    failure = error_from_code(
+        str(error.get("code")),
+        str(error.get("message")),
+        hint=str(error.get("hint", "")),
+        correlation_id=str(error.get("correlation_id", "")),
+        retryable=error.get("retryable") is True,
+        proposal_id=str(error.get("proposal_id", "")),
+    )
+    if isinstance(error.get("receipt"), dict):
+        failure.receipt = error["receipt"]
+    return failure

@@ -42,7 +42,7 @@ class Job:
 
     Attributes:
         owner: Tenant and digest. Code of different owners never shares a process.
-        files: The bundle's members.
+        files: What lies where the function runs: the bundle's members, wheels unpacked.
         memory_mib: Memory beyond the interpreter itself.
     """
 
@@ -52,9 +52,19 @@ class Job:
 
     @classmethod
     def of(cls, tenant: str, bundle: Bundle) -> Job:
-        """The job of a tenant's bundle."""
-        limits = bundle.manifest.limits
-        return cls(owner=(tenant, bundle.digest), files=bundle.files, memory_mib=limits.memory_mib)
+        """The job of a tenant's bundle.
+
+        Raises:
+            ConfigurationError: A wheel in it is damaged or not pinned.
+            LimitError: Its wheels are too large.
+        """
+        from cloister.function.wheels import unpack_wheels  # noqa: PLC0415 - as above
+
+        return cls(
+            owner=(tenant, bundle.digest),
+            files=unpack_wheels(bundle.files),
+            memory_mib=bundle.manifest.limits.memory_mib,
+        )
 
 
 class Process(Protocol):

@@ -153,7 +153,7 @@ class Server:
 
     def _load(self, frame: Load) -> Loaded:
         notes = look_at(self._code) if frame.check else []
-        sys.path.insert(0, str(self._code))
+        sys.path[:0] = [str(self._code), str(self._code / "site-packages")]
         module_name, _, attribute = frame.entrypoint.partition(":")
         implementation = getattr(_import(module_name, self._code), attribute)
         if frame.logs:

@@ -53,13 +53,18 @@ class Outside:
         host: str = "partner.example",
         version: int = 1,
         secrets: bool = False,
+        certificate_pem: bytes | None = None,
         **rule: Any,
     ) -> EgressDoor:
         headers = {"X-Api-Key": "api-key"} if secrets else {}
+        certificate = SecretValue(version=version, value=Secret(certificate_pem or b""))
         declared = OriginRule(url=f"https://{host}:{self.partner.port}", secrets=headers, **rule)
         value = SecretValue(version=version, value=Secret(b"s3cr3t-4711"))
         return (egress or self.egress).door(
-            tenant=tenant, digest=digest, rules={"partner": declared}, secrets={"api-key": value}
+            tenant=tenant,
+            digest=digest,
+            rules={"partner": declared},
+            secrets={"api-key": value, "certificate": certificate},
         )
 
 
@@ -111,6 +116,16 @@ def test_each_call_is_recorded_for_the_receipt(outside: Outside, partner: HttpsS
         False,
     )
     assert record.spki_sha256 == partner.spki_sha256
+
+
+def test_a_call_without_an_answer_is_recorded_too(outside: Outside, partner: HttpsServer) -> None:
+    partner.answer = lambda _: Answered(status=503)
+    door = outside.door()
+    with pytest.raises(UnavailableError):
+        get(door, method="POST")
+    with pytest.raises(ConfigurationError):
+        get(door, "//elsewhere")
+    assert [(record.method, record.status) for record in door.records] == [("POST", 0)]
 
 
 def test_connections_are_kept_for_the_next_call(outside: Outside) -> None:
@@ -464,3 +479,47 @@ def test_a_failed_call_is_not_an_error_of_another_kind(outside: Outside, partner
     outside.addresses = []
     with pytest.raises(CloisterError):
         get(outside.door())
+
+
+# --- client certificates ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mutual() -> Iterator[HttpsServer]:
+    with https_server("partner.example", mutual=True) as server:
+        yield server
+
+
+def test_an_origin_that_asks_for_a_certificate_is_shown_it(mutual: HttpsServer) -> None:
+    outside = Outside(mutual)
+    door = outside.door(certificate_pem=mutual.client_pem, client_certificate="certificate")
+    assert get(door).status == 200
+    assert door.records[0].spki_sha256 == mutual.spki_sha256
+    outside.egress.close()
+
+
+def test_without_its_certificate_such_an_origin_does_not_answer(mutual: HttpsServer) -> None:
+    outside = Outside(mutual)
+    with pytest.raises(UnavailableError):
+        get(outside.door())
+    assert mutual.received == []
+    outside.egress.close()
+
+
+def test_a_new_version_of_the_certificate_has_connections_of_its_own(mutual: HttpsServer) -> None:
+    outside = Outside(mutual)
+    get(outside.door(certificate_pem=mutual.client_pem, client_certificate="certificate"))
+    with pytest.raises(ConfigurationError, match="client certificate"):
+        get(outside.door(certificate_pem=b"rubbish", client_certificate="certificate", version=2))
+    outside.egress.close()
+
+
+@pytest.mark.parametrize("cut", [b"PRIVATE KEY", b"BEGIN CERTIFICATE"])
+def test_a_certificate_that_cannot_be_used_is_not_quoted(
+    outside: Outside, partner: HttpsServer, cut: bytes
+) -> None:
+    broken = partner.client_pem.replace(cut, b"NOTHING")
+    with pytest.raises(ConfigurationError) as refused:
+        get(outside.door(certificate_pem=broken, client_certificate="certificate"))
+    assert "NOTHING" not in f"{refused.value!r} {refused.value.__cause__!r}"
+    assert partner.received == []

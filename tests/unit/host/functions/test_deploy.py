@@ -44,6 +44,7 @@ def test_deploying_tells_digest_and_needs(bench: Workbench) -> None:
         "alias": None,
         "needs": [{"action": "use-in-function", "resource": "key/ages"}],
         "notes": [],
+        "signed_by": "",
     }
 
 

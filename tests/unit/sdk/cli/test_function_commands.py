@@ -13,8 +13,11 @@ from typer.testing import CliRunner
 from cloister import jose
 from cloister._cli import _running as running
 from cloister._cli import function as commands
+from cloister._cli import signer
+from cloister.envelope import open_with, seal_to
 from cloister.errors import ConfigurationError
-from cloister.function.bundle import read_bundle
+from cloister.function.bundle import BUNDLE_CONTEXT, read_bundle
+from cloister.function.signing import verify_bundle
 
 RUNNER = CliRunner()
 
@@ -32,6 +35,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
 
     def call(op: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
         operations.append((op, dict(payload)))
+        if op == "function.deploy" and "bundle" not in payload:
+            return {"digest": "d", "needs": []}
         if op == "function.deploy":
             bundle = read_bundle(jose.b64url_decode(payload["bundle"]))
             needs = [need._asdict() for need in bundle.manifest.needs]
@@ -39,6 +44,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
         entry = {"function": "f", "entry": "1", "sealed": "s", "principal": "p", "outcome": "done"}
         return {
             "functions": [{"name": "one"}],
+            "jobs": [],
             "entries": [{**entry, "correlation_id": "c"}],
             "value": True,
             "padding": "   ",
@@ -111,6 +117,77 @@ def test_deploying_grants_exactly_what_the_manifest_needs(asked: list[tuple[str,
     ]
 
 
+def test_a_bundle_is_signed_where_there_is_no_host_and_deployed_elsewhere(
+    asked: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("new", "valid-card")
+    public = json.loads(_signer("create", "ci", "--out", "ci.key"))
+    assert "d" not in public
+    assert Path("ci.key").stat().st_mode & 0o077 == 0
+    built = json.loads(run("build", "valid_card", "--out", "card.zip"))
+    signature = run("sign", "card.zip", "ci.key", "--tenant", "acme").strip()
+    verify_bundle(signature, public, digest=built["digest"], function="valid-card", tenant="acme")
+    run("deploy", "card.zip", "--signature", signature)
+    monkeypatch.setattr(commands, "tenant_of_settings", lambda: "acme")
+    run("deploy", "valid_card", "--sign", "ci.key")
+    assert [payload["signature"] for _, payload in asked] == [signature, signature]
+
+
+def test_a_sealed_bundle_is_deployed_as_it_is(
+    asked: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("new", "valid-card")
+    key = jose.generate_key("HPKE-10-KE", kid="code.1")
+    monkeypatch.setattr(
+        commands,
+        "seal_bundle",
+        lambda data, name: seal_to(data, jose.public_jwk(key), kid=f"{name}.1", context=BUNDLE_CONTEXT),
+    )
+    run("build", "valid_card", "--out", "card.sealed", "--seal", "code")
+    run("deploy", "card.sealed")
+    opened = open_with(asked[0][1]["sealed"], key, BUNDLE_CONTEXT)
+    assert isinstance(opened, bytes)
+    assert read_bundle(opened).manifest.name == "valid-card"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["build", "valid_card", "--seal", "code"],
+        ["deploy", "valid_card", "--sign", "valid_card/function.py"],
+        ["sign", "valid_card/function.py", "none.key", "--tenant", "acme"],
+    ],
+)
+def test_keys_and_bundles_that_are_none_ask_nothing(
+    asked: list[tuple[str, Any]], arguments: list[str]
+) -> None:
+    run("new", "valid-card")
+    with pytest.raises(ConfigurationError):
+        run(*arguments)
+    assert asked == []
+
+
+def _signer(*arguments: str) -> str:
+    result = RUNNER.invoke(signer.app, arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_signers_are_added_and_removed(asked: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signer, "call", running.call)
+    Path("ci.pub").write_text(_signer("create", "ci", "--out", "ci.key"))
+    _signer("add", "ci", "ci.pub", "--use", "deployer")
+    _signer("remove", "ci")
+    _signer("require")
+    _signer("require", "--off")
+    assert asked == [
+        ("signer.add", {"signer": "ci", "use": "deployer", "jwk": json.loads(Path("ci.pub").read_text())}),
+        ("signer.remove", {"signer": "ci"}),
+        ("function.rules", {"signed_only": True}),
+        ("function.rules", {"signed_only": False}),
+    ]
+
+
 def test_inputs_are_text_json_or_from_standard_input(asked: list[tuple[str, Any]]) -> None:
     run("invoke", "f@prod", "a=1", "b:=1", "c=-", "-c", "customer=c1", text="sealed\n")
     assert asked == [
@@ -149,6 +226,10 @@ def test_arguments_that_cannot_be_used_ask_nothing(
 def test_the_other_commands_ask_what_they_say(asked: list[tuple[str, Any]]) -> None:
     run("list")
     run("alias", "f", "prod", "0" * 64)
+    run("start", "f@prod", "a=1")
+    run("job", "j")
+    run("jobs")
+    run("cancel", "j")
     run("rollback", "f")
     run("debug", "f", "5")
     run("disable", "f")
@@ -156,6 +237,10 @@ def test_the_other_commands_ask_what_they_say(asked: list[tuple[str, Any]]) -> N
     assert asked == [
         ("function.list", {}),
         ("function.alias", {"function": "f", "alias": "prod", "digest": "0" * 64}),
+        ("function.start", {"function": "f@prod", "inputs": {"a": "1"}, "context": {}}),
+        ("job.get", {"job": "j"}),
+        ("job.list", {"after": "", "limit": 100}),
+        ("job.cancel", {"job": "j"}),
         ("function.rollback", {"function": "f", "alias": "prod"}),
         ("function.debug", {"function": "f", "minutes": 5}),
         ("function.disable", {"function": "f", "disabled": True}),
