@@ -26,7 +26,7 @@ class HostSettings:
         unseal: The provider that seals the root key; this version knows `file`.
         accept_file_unseal: Let the unseal provider `file` seal a root outside a simulation. It is
             attested, and production policies refuse it.
-        threads: How many requests are worked on at once.
+        threads: How many requests are worked on at once; a call of a function that waits takes one too.
         max_request_bytes: Largest sealed request.
         egress_trust_anchors: PEM files of authorities trusted for egress beside the public ones.
         egress_allow_private_addresses: Let egress reach loopback and private addresses. A debug
@@ -42,7 +42,7 @@ class HostSettings:
     attester: AttesterSettings = field(default_factory=AttesterSettings)
     unseal: str = "file"
     accept_file_unseal: bool = False
-    threads: int = 32
+    threads: int = 96
     max_request_bytes: int = MAX_REQUEST_BYTES
     egress_trust_anchors: tuple[Path, ...] = field(default=())
     egress_allow_private_addresses: bool = False

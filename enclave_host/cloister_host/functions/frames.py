@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from cloister_host.functions.weight import TooManyValuesError, check_weight
+from cloister_host.functions.weight import UnfitError, check_weight
 
 __all__ = [
     "MAX_DETAIL_CHARS",
@@ -155,19 +155,30 @@ class Channel:
             ChannelError: The frame is too large or the other end is gone.
             DeadlineError: The other end does not read.
         """
-        encoded = self._encoder.encode(frame)
-        if len(encoded) > MAX_FRAME_BYTES:
-            raise ChannelError("the frame is too large")
-        unsent = memoryview(_LENGTH.pack(len(encoded)) + encoded)
+        self._send(self._encode(frame), deadline)
+
+    def offer(self, frame: msgspec.Struct) -> memoryview:
+        """Send what can wait in the socket; gives the rest, for `complete`.
+
+        Raises:
+            ChannelError: The frame is too large or the other end is gone.
+        """
+        encoded = self._encode(frame)
         try:
-            with self._sending:
-                while unsent:
-                    self._limit(socket.SO_SNDTIMEO, deadline)
-                    unsent = unsent[self._connection.send(unsent) :]
+            return encoded[self._connection.send(encoded, socket.MSG_DONTWAIT) :]
         except BlockingIOError:
-            raise DeadlineError("the other end does not read") from None
+            return encoded
         except OSError:
             raise ChannelError("the other end is gone") from None
+
+    def complete(self, rest: memoryview, *, deadline: float | None = None) -> None:
+        """Send the rest of a frame that was offered.
+
+        Raises:
+            ChannelError: The other end is gone.
+            DeadlineError: The other end does not read.
+        """
+        self._send(rest, deadline)
 
     def receive(self, *, deadline: float | None = None) -> Any:
         """Receive one frame.
@@ -183,7 +194,7 @@ class Channel:
         try:
             check_weight(payload)
             return self._decoder.decode(payload)
-        except (TooManyValuesError, msgspec.MsgspecError, RecursionError, ValueError, OverflowError):
+        except (UnfitError, msgspec.MsgspecError, RecursionError, ValueError, OverflowError):
             raise ChannelError("no known frame") from None
 
     def is_quiet(self) -> bool:
@@ -204,6 +215,23 @@ class Channel:
     def close(self) -> None:
         """Close this end."""
         self._connection.close()
+
+    def _encode(self, frame: msgspec.Struct) -> memoryview:
+        encoded = self._encoder.encode(frame)
+        if len(encoded) > MAX_FRAME_BYTES:
+            raise ChannelError("the frame is too large")
+        return memoryview(_LENGTH.pack(len(encoded)) + encoded)
+
+    def _send(self, unsent: memoryview, deadline: float | None) -> None:
+        try:
+            with self._sending:
+                while unsent:
+                    self._limit(socket.SO_SNDTIMEO, deadline)
+                    unsent = unsent[self._connection.send(unsent) :]
+        except BlockingIOError:
+            raise DeadlineError("the other end does not read") from None
+        except OSError:
+            raise ChannelError("the other end is gone") from None
 
     def _read(self, length: int, deadline: float | None) -> bytearray:
         # Grows as bytes arrive: announcing a large frame costs the sender, not the reader. The kernel

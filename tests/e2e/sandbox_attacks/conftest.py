@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ class Prison:
         self._folder = folder
         self._loaded: dict[str, Callable[[str], tuple[Job, Manifest]]] = {}
         self._digests: dict[str, str] = {}
+        self._preparing = threading.Lock()
 
     def run(
         self, body: str, value: str = "v", *, tenant: str = "evil", principal: str = "p", memory_mib: int = 64
@@ -71,14 +73,15 @@ class Prison:
     def _prepare(
         self, body: str, tenant: str, principal: str, memory_mib: int
     ) -> tuple[WorkerKey, Callable[[], tuple[Job, Manifest]]]:
-        if body not in self._digests:
-            folder = self._folder / str(len(self._digests))
-            folder.mkdir()
-            lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
-            (folder / "function.py").write_text(HEAD.replace("MEMORY", str(memory_mib)) + lines + "\n")
-            bundle = build_bundle(folder)
-            self._digests[body] = bundle.digest
-            self._loaded[body] = lambda owner: (Job.of(owner, bundle), bundle.manifest)
+        with self._preparing:
+            if body not in self._digests:
+                folder = self._folder / str(len(self._digests))
+                folder.mkdir()
+                lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
+                (folder / "function.py").write_text(HEAD.replace("MEMORY", str(memory_mib)) + lines + "\n")
+                bundle = build_bundle(folder)
+                self._digests[body] = bundle.digest
+                self._loaded[body] = lambda owner: (Job.of(owner, bundle), bundle.manifest)
         return WorkerKey(tenant, self._digests[body], principal), lambda: self._loaded[body](tenant)
 
     def serves_others(self) -> bool:

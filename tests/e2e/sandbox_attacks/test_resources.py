@@ -92,9 +92,7 @@ return value
 """
     # The loop of the worker is replaced by one without end; its processor time must not grow.
     assert prison.run(body) == "v"
-    ((_key, worker),) = [entry for entry in prison.pool._idle.workers.values() if entry[0].tenant == "evil"][
-        -1:
-    ]
+    _key, worker = [*prison.pool._idle.tenants["evil"].values()][-1]
     before = _ticks(worker._process.pid)
     threading.Event().wait(0.5)
     assert _ticks(worker._process.pid) - before <= 1

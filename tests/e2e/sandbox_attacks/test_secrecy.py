@@ -97,3 +97,44 @@ def test_an_undeclared_origin_is_not_asked(prison: Prison) -> None:
 def test_no_two_workers_draw_the_same_random_numbers(prison: Prison, draw: str) -> None:
     drawn = [prison.run(draw, principal=principal, memory_mib=256) for principal in "abc"]
     assert len(set(drawn)) == 3
+
+
+# Whatever is mapped near anything that Python or libc knows of, read through a pipe: write(2) says which
+# addresses exist. The pattern does not match itself.
+HUNT = r"""
+import re
+libc = ctypes.CDLL(None, use_errno=True)
+inward, outward = os.pipe()
+os.set_blocking(outward, False)
+libc.sbrk.restype = ctypes.c_void_p
+known = [id(thing) for thing in gc.get_objects()[::20]] + [id(type), id(gc), id(socket), libc.sbrk(0)]
+known += [ctypes.cast(getattr(libc, name), ctypes.c_void_p).value for name in ("write", "malloc", "environ")]
+known += [ctypes.addressof(ctypes.c_char.from_buffer(bytearray(1 << shift))) for shift in (10, 18, 22)]
+regions = {address >> 21 for address in known}
+regions |= {region + step for region in regions for step in (-2, -1, 1, 2)}
+found, pages = set(), 0
+for region in regions:
+    for page in range(512):
+        address = (region << 21) + (page << 12)
+        if libc.write(outward, ctypes.c_void_p(address), ctypes.c_size_t(4096)) == 4096:
+            pages += 1
+            found |= set(re.findall(rb"evil-plain-\d{4}", os.read(inward, 4096)))
+os.close(inward); os.close(outward)
+return f"{len(found)} {pages > 1000}"
+"""
+
+
+def test_nothing_of_another_call_is_in_the_address_space(prison: Prison) -> None:
+    body = f"""
+if value != "search":
+    state["kept"] = [value, value.encode(), value * 3]
+    return "kept"
+{HUNT.strip()}
+"""
+    assert prison.run(body, "evil-plain-4711", principal="victim", memory_mib=128) == "kept"
+    assert prison.run(body, "evil-plain-4712", principal="victim", tenant="other", memory_mib=128) == "kept"
+    # The one is new, the other was there before: neither has anything.
+    for principal in ("attacker", "attacker"):
+        assert prison.run(body, "search", principal=principal, memory_mib=128) == "0 True"
+    # The hunt is good: it finds what the process itself keeps, and only that.
+    assert prison.run(body, "search", principal="victim", memory_mib=128) == "1 True"

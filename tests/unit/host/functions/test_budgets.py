@@ -105,7 +105,8 @@ def test_a_call_that_never_ran_is_given_back(above: Workbench, monkeypatch: pyte
     ask(above)
     pool = above.parts.pool
     with monkeypatch.context() as patch:
-        patch.setattr(pool, "_max_waiting", 0)
+        patch.setattr(pool._admission, "_max_busy_per_tenant", 0)
+        patch.setattr(pool._admission, "_max_waiting", 0)
         for _ in range(5):
             with pytest.raises(UnavailableError):
                 ask(above)
