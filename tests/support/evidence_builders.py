@@ -221,6 +221,25 @@ def integer(value: int) -> bytes:
     return b"\x02" + bytes([len(contents)]) + contents
 
 
+# --- Azure ---------------------------------------------------------------------------------------
+
+
+def hcl_runtime(key: rsa.RSAPublicKey) -> bytes:
+    """The JSON in which Azure's paravisor names the attestation key of its TPM."""
+    numbers = key.public_numbers()
+    jwk = {"kid": "HCLAkPub", "key_ops": ["sign"], "kty": "RSA", "e": "AQAB"}
+    jwk["n"] = b64url(numbers.n.to_bytes(256, "big"))
+    return json.dumps({"keys": [jwk], "vm-configuration": {"secure-boot": True}}).encode()
+
+
+def hcl_report(kind: int, hardware: bytes, runtime: bytes) -> bytes:
+    """Azure's HCL report, as it lies in the TPM; kind 2 is SEV-SNP, 4 is TDX."""
+    tail = b"".join(value.to_bytes(4, "little") for value in (20 + len(runtime), 1, kind, 1, len(runtime)))
+    size = 32 + 1184 + len(tail) + len(runtime)
+    head = b"HCLA" + b"".join(value.to_bytes(4, "little") for value in (2, size, 2, 0))
+    return head + bytes(12) + hardware.ljust(1184, b"\0") + tail + runtime
+
+
 # --- tokens --------------------------------------------------------------------------------------
 
 

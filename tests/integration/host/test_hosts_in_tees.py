@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cloister import Client
@@ -222,6 +223,34 @@ def test_a_host_on_google_cloud_uses_the_certificate_in_its_tpm(
         with world.served(tpm_attester(connect)) as served:
             assert "certificate path of the AK to the EK/AK root" in served.works()
     assert set(asked) == {address}
+
+
+def test_a_host_on_azure_uses_key_and_report_in_its_tpm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issuer = make.AmdIssuer("Milan")
+    chip = issuer.chip(tcb={1: 4, 2: 0, 3: 24, 4: 0, 5: 0, 6: 0, 7: 0, 8: 219}, hardware_id=b"\x11" * 64)
+
+    def report(key: rsa.RSAPublicKey) -> bytes:
+        runtime = make.hcl_runtime(key)
+        digest = hashlib.sha256(runtime).digest()
+        tcb = bytes([4, 0, 0, 0, 0, 0, 24, 219])
+        hardware = issuer.report(version=2, tcb=tcb, chip_id=b"\x11" * 64, report_data=digest)
+        return make.hcl_report(2, hardware, runtime)
+
+    asked: list[str] = []
+    with software_tpm(tmp_path) as connect:
+        tpm_provisioning.provision_azure(connect, report)
+        world = World(tmp_path, pem(issuer.ark), monkeypatch, amd_answers(issuer, chip, asked))
+        with world.served(tpm_attester(connect)) as served:
+            checks = served.works()
+            policy = served.policy
+    assert {"attestation key named by the hardware evidence", "hardware that vouches for the TPM"} <= set(
+        checks
+    )
+    claims = policy.tees[Format.AZURE_VTPM].references[0].claims
+    assert claims["hardware.measurement"] == ("22" * 48,)
+    assert any("/vcek/v1/Milan/" in address for address in asked)
 
 
 def test_a_host_in_confidential_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

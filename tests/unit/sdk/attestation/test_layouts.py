@@ -129,22 +129,12 @@ def test_a_policy_must_say_which_confidential_vm_may_vouch_for_a_tpm(format_: Fo
         attestation.appraise_claims(evidence, other, at=AZURE.at)
 
 
-def hcl(kind: int, hardware: bytes, runtime: bytes) -> bytes:
-    tail = b"".join(value.to_bytes(4, "little") for value in (20 + len(runtime), 1, kind, 1, len(runtime)))
-    size = 32 + 1184 + len(tail) + len(runtime)
-    head = b"HCLA" + b"".join(value.to_bytes(4, "little") for value in (2, size, 2, 0))
-    return head + bytes(12) + hardware.ljust(1184, b"\0") + tail + runtime
-
-
 class AzureMachine:
     """A confidential VM under test roots: an AK, and hardware that vouches for it."""
 
     def __init__(self) -> None:
         self.key: rsa.RSAPrivateKey = make._rsa("azure-ak", 2048)
-        numbers = self.key.public_key().public_numbers()
-        jwk = {"kid": "HCLAkPub", "key_ops": ["sign"], "kty": "RSA", "e": "AQAB"}
-        jwk["n"] = make.b64url(numbers.n.to_bytes(256, "big"))
-        self.runtime = dump({"keys": [jwk], "vm-configuration": {"secure-boot": True}})
+        self.runtime = make.hcl_runtime(self.key.public_key())
         digest = hashlib.sha256(self.runtime).digest()
         self.report_data = digest.ljust(64, b"\0")
 
@@ -169,12 +159,12 @@ def test_a_tdx_quote_vouches_for_azures_key_in_the_evidence_or_beside_it() -> No
     whole = {
         "version": 1,
         "tpm_quote": machine.quote(),
-        "hcl_report": base64.b64encode(hcl(4, b"", machine.runtime)).decode(),
+        "hcl_report": base64.b64encode(make.hcl_report(4, b"", machine.runtime)).decode(),
         "td_quote": base64.b64encode(quote).decode(),
     }
     evidence = authenticate_azure(dump(whole), trust_anchors=anchors)
     assert evidence.claims["ak"] == "hcl-tdx"
-    beside = [quote, hcl(4, b"", machine.runtime)]
+    beside = [quote, make.hcl_report(4, b"", machine.runtime)]
     authenticate_azure(dump(machine.quote()), trust_anchors=anchors, endorsements=beside)
     with pytest.raises(EvidenceError, match="exactly one"):
         authenticate_azure(dump(machine.quote()), trust_anchors=anchors, endorsements=beside[1:])
@@ -189,7 +179,7 @@ def test_a_report_below_the_paravisor_vouches_for_no_key() -> None:
     anchors = [make.der(issuer.ark)]
     for vmpl in (0, 1):
         report = issuer.report(report_data=machine.report_data, vmpl=vmpl)
-        beside = [hcl(2, report, machine.runtime), chip, make.der(issuer.ask)]
+        beside = [make.hcl_report(2, report, machine.runtime), chip, make.der(issuer.ask)]
         if vmpl == 0:
             authenticate_azure(dump(machine.quote()), trust_anchors=anchors, endorsements=beside)
         else:
