@@ -228,6 +228,10 @@ _LEAF_POLICY: Final = (
 )
 
 
+MAX_VALIDATED: Final = 32
+_VALIDATED: Final[dict[tuple[Any, ...], Path]] = {}
+
+
 def verify_path(
     leaf: x509.Certificate,
     untrusted: Sequence[x509.Certificate],
@@ -238,9 +242,31 @@ def verify_path(
 ) -> Path:
     """Find and validate a path from a leaf to an anchor at a time (RFC 5280 section 6).
 
+    A path that was validated before is taken again for exactly the same certificates and anchors, while all
+    of it is valid: of what the validation looks at, only the time can have changed.
+
     Raises:
         EvidenceError: There is none.
     """
+    key = (leaf, tuple(untrusted), tuple(anchors))
+    known = _VALIDATED.get(key)
+    if known is not None and known.not_before <= at <= known.not_after:
+        return known
+    path = _validate(leaf, untrusted, anchors, at=at, what=what)
+    if len(_VALIDATED) >= MAX_VALIDATED:
+        _VALIDATED.clear()
+    _VALIDATED[key] = path
+    return path
+
+
+def _validate(
+    leaf: x509.Certificate,
+    untrusted: Sequence[x509.Certificate],
+    anchors: Sequence[x509.Certificate],
+    *,
+    at: datetime,
+    what: str,
+) -> Path:
     verifier = (
         PolicyBuilder()
         .store(Store(list(anchors)))

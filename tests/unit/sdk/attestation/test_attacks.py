@@ -81,6 +81,21 @@ def test_a_leaf_that_may_not_sign_is_refused(nitro: NitroIssuer, leaf: dict[str,
         check_nitro(nitro, nitro.document(leaf=leaf))
 
 
+def test_a_path_that_was_valid_is_refused_once_it_is_not(nitro: NitroIssuer) -> None:
+    """What is remembered of a path is never its validity at another time, nor under another root."""
+    document, root = nitro.document(), der(nitro.root)
+    arguments: dict[str, Any] = {"format": Format.NITRO, "trust_anchors": [root]}
+    attestation.authenticate(document, at=AT, **arguments)
+    attestation.authenticate(document, at=AT, **arguments)
+    for at in (make.LIFE[0] - timedelta(seconds=1), make.LIFE[1] + timedelta(seconds=1)):
+        with pytest.raises(EvidenceError):
+            attestation.authenticate(document, at=at, **arguments)
+    with pytest.raises(EvidenceError):
+        attestation.authenticate(
+            document, at=AT, format=Format.NITRO, trust_anchors=[der(make.NitroIssuer().root)]
+        )
+
+
 def test_a_missing_intermediate_is_refused(nitro: NitroIssuer) -> None:
     with pytest.raises(EvidenceError, match="trust anchor"):
         check_nitro(nitro, nitro.document(cabundle=[der(nitro.root)]))
