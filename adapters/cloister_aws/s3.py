@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     import boto3
     from mypy_boto3_s3 import S3Client
 
-__all__ = ["SealedInfo", "get_sealed", "head_sealed", "object_of", "put_sealed"]
+__all__ = [
+    "Connection",
+    "SealedInfo",
+    "client_of",
+    "get_sealed",
+    "head_sealed",
+    "object_of",
+    "put_sealed",
+    "typed_error",
+]
 
 Connection: TypeAlias = "S3Client | boto3.Session"
 
@@ -81,7 +90,7 @@ def put_sealed(
     if if_match is not None:
         condition["IfMatch"] = if_match
     try:
-        answer = _client(s3).put_object(
+        answer = client_of(s3).put_object(
             Bucket=bucket,
             Key=key,
             Body=value.encode("ascii"),
@@ -90,7 +99,7 @@ def put_sealed(
             **condition,
         )
     except boto_errors() as error:
-        failure = _typed(error)
+        failure = typed_error(error)
     else:
         return answer["ETag"]
     raise failure
@@ -107,11 +116,11 @@ def get_sealed(bucket: str, key: str, *, s3: Connection | None = None) -> Sealed
         UnavailableError: S3 did not answer.
     """
     try:
-        answer = _client(s3).get_object(Bucket=bucket, Key=key)
+        answer = client_of(s3).get_object(Bucket=bucket, Key=key)
         # One byte more than allowed tells a longer object without reading it.
         raw = answer["Body"].read(MAX_CHARS + 1)
     except boto_errors() as error:
-        failure = _typed(error)
+        failure = typed_error(error)
     else:
         if len(raw) > MAX_CHARS:
             raise LimitError("the object is larger than any sealed value", hint="is it the right object?")
@@ -128,9 +137,9 @@ def head_sealed(bucket: str, key: str, *, s3: Connection | None = None) -> Seale
         UnavailableError: S3 did not answer.
     """
     try:
-        answer = _client(s3).head_object(Bucket=bucket, Key=key)
+        answer = client_of(s3).head_object(Bucket=bucket, Key=key)
     except boto_errors() as error:
-        failure = _typed(error)
+        failure = typed_error(error)
     else:
         metadata = dict(answer["Metadata"])
         kid = metadata.pop(KID, "")
@@ -152,7 +161,8 @@ def object_of(record: Mapping[str, Any]) -> tuple[str, str]:
         raise ConfigurationError("this is no record of an S3 notification") from None
 
 
-def _client(connection: Connection | None) -> S3Client:
+def client_of(connection: Connection | None) -> S3Client:
+    """The client to call: the given one, one of the given session, or one of the default session."""
     if connection is None:
         return _default_client()
     # A session makes clients; a client is one.
@@ -167,7 +177,7 @@ def _default_client() -> S3Client:
     return boto3.client("s3")
 
 
-def _typed(error: Exception) -> CloisterError:
+def typed_error(error: Exception) -> CloisterError:
     """S3's error without bucket and key, which may name a person."""
     code = error_code(error)
     if code in EXISTS:

@@ -26,14 +26,20 @@ from cloister.head_file import HeadFile
 from cloister.identity import Identity, identity_from
 from cloister.objects import (
     FRAME_BYTES,
+    PART_BYTES,
+    Journal,
     ObjectHeader,
     ObjectReader,
+    ObjectSealer,
+    ObjectStore,
     Progress,
     RangeSource,
     Readable,
+    UploadState,
     Writable,
     open_stream,
     seal_stream,
+    upload_object,
 )
 from cloister.protocol.attest import AttestationResult
 from cloister.protocol.public_key import PublicKey
@@ -198,6 +204,58 @@ class Client(KeyOperations):
         bound = bound_context(context, key_context)
         return seal_stream(
             source, sink, object_key, frame_bytes=frame_bytes, cty=cty, context=bound, progress=progress
+        )
+
+    def upload_object(
+        self,
+        source: Readable,
+        store: ObjectStore,
+        name: str,
+        *,
+        key: str,
+        context: Context | None = None,
+        cty: str | None = None,
+        only_new: bool = False,
+        part_bytes: int = PART_BYTES,
+        journal: Journal | None = None,
+        resume: UploadState | None = None,
+        progress: Progress | None = None,
+    ) -> ObjectHeader:
+        """Seal a source into a bucket, part by part; see `cloister.objects.upload_object`.
+
+        To go on with an upload of an earlier process (`resume`) the right `unwrap` is needed, since no key
+        outlives a process.
+
+        Args:
+            source: What is read, from its beginning also when the upload goes on.
+            store: For example `cloister_aws.objects.S3ObjectStore("bucket")`.
+            name: The object's name in it, which is public.
+            key: Name of a key with purpose `seal`.
+            context: As in `seal`.
+            cty: The media type; everybody can read it.
+            only_new: Refuse to replace an object.
+            part_bytes: Bytes of a part, a multiple of 256 KiB, at least 5 MiB.
+            journal: Told what `resume` needs, before and after each part.
+            resume: What the journal of an interrupted upload was told last.
+            progress: Told how many bytes of the sealed object are stored.
+        """
+
+        def seal(begun: ObjectHeader | None) -> ObjectSealer:
+            if begun is not None:
+                return ObjectSealer.again(begun, self._recover(begun), context=context)
+            object_key = self._run(self._flows.object_key(key, key_context=None))
+            return ObjectSealer(object_key, cty=cty, context=context)
+
+        return upload_object(
+            source,
+            store,
+            name,
+            seal,
+            only_new=only_new,
+            part_bytes=part_bytes,
+            journal=journal,
+            resume=resume,
+            progress=progress,
         )
 
     def open_object(

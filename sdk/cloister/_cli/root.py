@@ -15,7 +15,18 @@ from cloister._cli import admin, values
 
 __all__ = ["build"]
 
-OWN: Final = ("audit", "evidence", "function", "key", "policy", "proposal", "quorum", "receipt", "signer")
+OWN: Final = (
+    "audit",
+    "evidence",
+    "function",
+    "key",
+    "object",
+    "policy",
+    "proposal",
+    "quorum",
+    "receipt",
+    "signer",
+)
 
 
 def build(plugins: Mapping[str, EntryPoint], missing: Mapping[str, str]) -> typer.Typer:

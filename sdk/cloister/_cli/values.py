@@ -14,7 +14,7 @@ from cloister._cli.doctor import doctor
 from cloister.client import Client
 from cloister.errors import ConfigurationError
 
-__all__ = ["Context", "each_context", "register"]
+__all__ = ["Context", "context_of", "each_context", "register"]
 
 Context = Annotated[
     list[str] | None, typer.Option("--context", "-c", help="NAME=VALUE the value is bound to; repeatable.")
@@ -67,16 +67,17 @@ def detokenize(policy: str) -> None:
 
 
 def each_context(pairs: list[str] | None, values: list[str]) -> list[Mapping[str, str] | None] | None:
-    """The same context for every value.
+    """The same context for every value; raises as `context_of`."""
+    context = context_of(pairs)
+    return None if context is None else [context] * len(values)
+
+
+def context_of(pairs: list[str] | None) -> dict[str, str] | None:
+    """The context of repeated `--context NAME=VALUE`.
 
     Raises:
         ConfigurationError: A pair is not NAME=VALUE, or a name stands twice.
     """
-    context = _context(pairs)
-    return None if context is None else [context] * len(values)
-
-
-def _context(pairs: list[str] | None) -> dict[str, str] | None:
     if not pairs:
         return None
     context = dict(pair.split("=", 1) for pair in pairs if "=" in pair)

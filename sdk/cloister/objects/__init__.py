@@ -14,23 +14,39 @@ from cloister.objects.header import ObjectHeader, Readable, is_object, read_head
 from cloister.objects.keys import ObjectKey, recover_object_key
 from cloister.objects.reader import FileSource, ObjectReader, RangeSource
 from cloister.objects.streams import ObjectSealer, Progress, Writable, open_stream, seal_stream
+from cloister.objects.uploads import (
+    PART_BYTES,
+    Journal,
+    ObjectStore,
+    Part,
+    Upload,
+    UploadState,
+    upload_object,
+)
 
 __all__ = [
     "FRAME_BYTES",
     "MAX_FRAME_BYTES",
     "MIN_FRAME_BYTES",
+    "PART_BYTES",
     "FileSource",
+    "Journal",
     "ObjectHeader",
     "ObjectKey",
     "ObjectReader",
     "ObjectSealer",
+    "ObjectStore",
+    "Part",
     "Progress",
     "RangeSource",
     "Readable",
+    "Upload",
+    "UploadState",
     "Writable",
     "is_object",
     "open_stream",
     "read_header",
     "recover_object_key",
     "seal_stream",
+    "upload_object",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from cloister.envelope.context import ContextMac
 from cloister.errors import OpenError
@@ -53,6 +53,20 @@ class ObjectSealer:
     ) -> None:
         self.header = key.new_header(frame_bytes=frame_bytes, cty=cty, context=context)
         self._cipher = FrameCipher(self.header, key.cek.reveal())
+
+    @classmethod
+    def again(cls, header: ObjectHeader, cek: Secret, *, context: Mapping[str, str] | None) -> Self:
+        """Seal an object that was begun before a second time, from the same source.
+
+        The caller must not let out a frame that differs from the first time's: see `uploads`.
+
+        Raises:
+            OpenError: The header is another key's, or bound to another context.
+        """
+        self = cls.__new__(cls)
+        self.header = header
+        self._cipher = cipher_for(header, cek, context)
+        return self
 
     def frames(self, source: Readable) -> Iterator[memoryview]:
         """Seal a source; each frame is valid until the next one is asked for."""
