@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import layer
 from figures import Row
 
 RUNS = 11
@@ -60,4 +61,5 @@ def rows() -> list[Row]:
             Row(what=f"import {name}, for the choice of transport", unit="ms", ours=took[name])
             for name in ("requests", "urllib3", "http.client")
         ),
+        *layer.rows(),
     ]

@@ -170,6 +170,11 @@ def client_of(connection: Connection | None) -> S3Client:
     return cast("S3Client", connection if make is None else make("s3"))
 
 
+def forget_default_client() -> None:
+    """Drop the default client, its credentials and its connections."""
+    _default_client.cache_clear()
+
+
 @functools.cache
 def _default_client() -> S3Client:
     import boto3  # noqa: PLC0415 (0.2 s, for those who use S3 only)

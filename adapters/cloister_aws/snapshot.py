@@ -15,6 +15,7 @@ from typing import Final
 
 from cloister.errors import ConfigurationError
 from cloister.faas import forget_shared_client
+from cloister_aws import s3
 
 __all__ = ["after_restore", "before_snapshot", "register"]
 
@@ -35,6 +36,7 @@ def register() -> None:
 def before_snapshot() -> None:
     """Leave no key, keyset, credential or connection in the snapshot."""
     forget_shared_client()
+    s3.forget_default_client()
 
 
 def after_restore() -> None:

@@ -6,12 +6,14 @@ import hashlib
 import json
 import subprocess
 import zipfile
+from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
 from cloister.errors import ConfigurationError
 from cloister.jose import generate_key
-from cloister_aws import layer
+from cloister_aws import _cli, layer
 from cloister_aws.layer import build_layer
 from support import require
 
@@ -100,6 +102,17 @@ def test_the_runtime_it_is_for_seals_with_nothing_else_on_its_path(built, tmp_pa
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("eyJ")
+
+
+def test_the_command_line_builds_it_and_says_how_to_publish_it(built, tmp_path, monkeypatch):
+    monkeypatch.setattr(_cli, "build_layer", lambda out, **_: replace(built[2], path=out))
+    out = tmp_path / "layer.zip"
+    options = ["layer", "--python", "3.12", "--architecture", "arm64"]
+    done = CliRunner().invoke(_cli.app, [*options, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert f"fileb://{out} --compatible-runtimes python3.12 --compatible-architectures arm64" in done.output
+    done = CliRunner().invoke(_cli.app, [*options, "--json"])
+    assert json.loads(done.output)["sha256"] == built[2].sha256
 
 
 @pytest.mark.parametrize(

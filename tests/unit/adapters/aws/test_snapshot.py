@@ -7,7 +7,7 @@ import pytest
 from cloister.envelope import process
 from cloister.errors import ConfigurationError
 from cloister.faas import shared
-from cloister_aws import confidential, snapshot
+from cloister_aws import confidential, s3, snapshot
 from local_cloud.lambda_runtime import LambdaRuntime
 
 HANDLER = """
@@ -78,6 +78,15 @@ def test_each_hook_drops_data_keys_and_client(hook, monkeypatch):
     assert closed == [client]
     assert shared._shared.client is None
     assert process.epoch() is not life
+
+
+def test_a_snapshot_holds_no_client_of_s3(monkeypatch):
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    before = s3._default_client()
+    assert s3._default_client() is before
+    snapshot.before_snapshot()
+    assert s3._default_client() is not before
+    s3._default_client.cache_clear()
 
 
 def openssl(monkeypatch, lib):
