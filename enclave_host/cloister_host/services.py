@@ -28,6 +28,7 @@ from cloister_host.keymanager.usage import Usage
 from cloister_host.operations import Operation
 from cloister_host.policy.approvers import Approvers
 from cloister_host.policy.grants import Grants
+from cloister_host.policy.groups import GroupService
 from cloister_host.policy.quorum import Quorum
 from cloister_host.policy.quorum_service import QuorumService
 from cloister_host.policy.service import GrantService
@@ -52,6 +53,7 @@ class Services:
     audit_service: AuditService
     grants: Grants
     grant_service: GrantService
+    groups: GroupService
     quorum: Quorum
     quorum_service: QuorumService
     identity: Identity
@@ -80,6 +82,7 @@ class Services:
             **self.principals.operations(),
             **self.issuers.operations(),
             **self.grant_service.operations(),
+            **self.groups.operations(),
             **self.quorum_service.operations(),
             **self.keys.operations(),
             **self.key_administration.operations(),
@@ -110,7 +113,7 @@ def build_services(
         monotonic: Seconds that only go forward.
     """
     audit = Audit(clock)
-    grants = Grants(audit)
+    grants = Grants(audit, clock)
     hasher = ApiKeyHasher(root.api_key_hash_key())
     approvers = Approvers(grants)
     quorum = Quorum(approvers, audit, clock)
@@ -126,6 +129,7 @@ def build_services(
         audit_service=AuditService(audit, grants),
         grants=grants,
         grant_service=GrantService(grants, quorum, audit, clock),
+        groups=GroupService(grants, quorum, audit, clock),
         quorum=quorum,
         quorum_service=QuorumService(
             quorum=quorum, approvers=approvers, grants=grants, audit=audit, clock=clock

@@ -99,14 +99,21 @@ class Flows:
     # --- any operation ---
 
     def call(
-        self, op: str, payload: Mapping[str, Any], *, idempotency_key: str | None = None
+        self,
+        op: str,
+        payload: Mapping[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        purpose: str | None = None,
     ) -> Flow[Mapping[str, Any]]:
-        body = {
+        body: dict[str, Any] = {
             "op": op,
             "tenant": self._tenant,
             "idempotency_key": idempotency_key or secrets.token_urlsafe(16),
             "payload": payload,
         }
+        if purpose:
+            body["purpose"] = purpose
         return (yield from exchange(body, clock=self._clock, jitter=self._jitter, heads=self._heads))
 
     # --- values ---
@@ -154,7 +161,7 @@ class Flows:
         return self._deks.add(key, key_context, data_key, now=self._clock())
 
     def open_many(
-        self, values: Sequence[str], *, contexts: Sequence[Context | None] | None
+        self, values: Sequence[str], *, contexts: Sequence[Context | None] | None, purpose: str | None
     ) -> Flow[Results[Value]]:
         """Opened by the host: one audit entry a value."""
         each = _one_each(contexts, values)
@@ -164,7 +171,8 @@ class Flows:
                 item["context"] = dict(context)  # type: ignore[assignment]
         opened, results = list[Value](), list[Mapping[str, Any]]()
         for start in range(0, len(items), OPEN_CHUNK):
-            result = yield from self.call("value.open", {"values": items[start : start + OPEN_CHUNK]})
+            chunk = {"values": items[start : start + OPEN_CHUNK]}
+            result = yield from self.call("value.open", chunk, purpose=purpose)
             results.append(result)
             for member in result["values"]:
                 if "error" in member:
@@ -224,9 +232,12 @@ class Flows:
         *,
         context: Context | None,
         idempotency_key: str | None,
+        purpose: str | None,
     ) -> Flow[Reply]:
         payload = {"function": function, "inputs": dict(inputs), "context": dict(context or {})}
-        result = yield from self.call("function.invoke", payload, idempotency_key=idempotency_key)
+        result = yield from self.call(
+            "function.invoke", payload, idempotency_key=idempotency_key, purpose=purpose
+        )
         return _read(Reply.from_result, result)
 
     def start(

@@ -112,15 +112,21 @@ class AsyncClient(AsyncKeyOperations):
             self._flows.seal_many(values, key=key, contexts=contexts, key_context=key_context, signer=signer)
         )
 
-    async def open(self, sealed: str, *, context: Context | None = None) -> Value:
+    async def open(self, sealed: str, *, context: Context | None = None, purpose: str | None = None) -> Value:
         """Have the host open one value; see `Client.open`."""
-        return (await self.open_many([sealed], contexts=None if context is None else [context]))[0]
+        return (
+            await self.open_many([sealed], contexts=None if context is None else [context], purpose=purpose)
+        )[0]
 
     async def open_many(
-        self, values: Sequence[str], *, contexts: Sequence[Context | None] | None = None
+        self,
+        values: Sequence[str],
+        *,
+        contexts: Sequence[Context | None] | None = None,
+        purpose: str | None = None,
     ) -> Results[Value]:
         """Have the host open many values; see `Client.open_many`."""
-        return await self._run(self._flows.open_many(values, contexts=contexts))
+        return await self._run(self._flows.open_many(values, contexts=contexts, purpose=purpose))
 
     async def open_column(
         self, values: Sequence[str], *, contexts: Sequence[Context | None] | None = None
@@ -179,11 +185,14 @@ class AsyncClient(AsyncKeyOperations):
         *,
         context: Context | None = None,
         idempotency_key: str | None = None,
+        purpose: str | None = None,
         **inputs: Any,
     ) -> Reply:
         """Call a confidential function; see `Client.invoke`."""
         return await self._run(
-            self._flows.invoke(function, inputs, context=context, idempotency_key=idempotency_key)
+            self._flows.invoke(
+                function, inputs, context=context, idempotency_key=idempotency_key, purpose=purpose
+            )
         )
 
     async def start(
@@ -255,16 +264,27 @@ class AsyncClient(AsyncKeyOperations):
         result = await self.call("token.tokenize", payload, idempotency_key=idempotency_key)
         return Results(map(Token, result["tokens"]), of=[result])
 
-    async def detokenize(self, policy: str, tokens: Sequence[str]) -> Results[str | None]:
+    async def detokenize(
+        self, policy: str, tokens: Sequence[str], *, purpose: str | None = None
+    ) -> Results[str | None]:
         """Give the values behind tokens; see `Client.detokenize`."""
-        result = await self.call("token.detokenize", {"policy": policy, "tokens": list(tokens)})
+        result = await self.call(
+            "token.detokenize", {"policy": policy, "tokens": list(tokens)}, purpose=purpose
+        )
         return Results(result["values"], of=[result])
 
     async def call(
-        self, op: str, payload: Mapping[str, Any], *, idempotency_key: str | None = None
+        self,
+        op: str,
+        payload: Mapping[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        purpose: str | None = None,
     ) -> Mapping[str, Any]:
         """Any operation of the host by name; see `Client.call`."""
-        return await self._run(self._flows.call(op, payload, idempotency_key=idempotency_key))
+        return await self._run(
+            self._flows.call(op, payload, idempotency_key=idempotency_key, purpose=purpose)
+        )
 
     async def attest(self) -> AttestationResult:
         """Appraise the host now, and return what was checked and what was not."""

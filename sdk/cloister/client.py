@@ -146,20 +146,24 @@ class Client(KeyOperations):
             self._flows.seal_many(values, key=key, contexts=contexts, key_context=key_context, signer=signer)
         )
 
-    def open(self, sealed: str, *, context: Context | None = None) -> Value:
+    def open(self, sealed: str, *, context: Context | None = None, purpose: str | None = None) -> Value:
         """Have the host open one value (right `decrypt`).
 
         Raises:
             OpenError: Wrong context, key or value.
             DeniedError: No grant for `decrypt` on the value's key.
         """
-        return self.open_many([sealed], contexts=None if context is None else [context])[0]
+        return self.open_many([sealed], contexts=None if context is None else [context], purpose=purpose)[0]
 
     def open_many(
-        self, values: Sequence[str], *, contexts: Sequence[Context | None] | None = None
+        self,
+        values: Sequence[str],
+        *,
+        contexts: Sequence[Context | None] | None = None,
+        purpose: str | None = None,
     ) -> Results[Value]:
         """Have the host open many values (right `decrypt`, one audit entry a value). See `open`."""
-        return self._run(self._flows.open_many(values, contexts=contexts))
+        return self._run(self._flows.open_many(values, contexts=contexts, purpose=purpose))
 
     def open_column(
         self, values: Sequence[str], *, contexts: Sequence[Context | None] | None = None
@@ -295,6 +299,7 @@ class Client(KeyOperations):
         *,
         context: Context | None = None,
         idempotency_key: str | None = None,
+        purpose: str | None = None,
         **inputs: Any,
     ) -> Reply:
         """Call a confidential function.
@@ -303,13 +308,16 @@ class Client(KeyOperations):
             function: `name@alias`, or `name@DIGEST` (64 hexadecimal digits) for one digest.
             context: Values for the context names that the function's manifest asks for.
             idempotency_key: Constant over the caller's own retries; effects happen once under it.
+            purpose: What for. It is recorded, and grants can depend on it.
             inputs: The function's inputs by name.
 
         Raises:
             FunctionError: The function failed or broke its output class.
         """
         return self._run(
-            self._flows.invoke(function, inputs, context=context, idempotency_key=idempotency_key)
+            self._flows.invoke(
+                function, inputs, context=context, idempotency_key=idempotency_key, purpose=purpose
+            )
         )
 
     def start(
@@ -403,18 +411,32 @@ class Client(KeyOperations):
         result = self.call("token.tokenize", payload, idempotency_key=idempotency_key)
         return Results(map(Token, result["tokens"]), of=[result])
 
-    def detokenize(self, policy: str, tokens: Sequence[str]) -> Results[str | None]:
+    def detokenize(
+        self, policy: str, tokens: Sequence[str], *, purpose: str | None = None
+    ) -> Results[str | None]:
         """Give the values behind tokens, masked as the policy says; `None` where there is none."""
-        result = self.call("token.detokenize", {"policy": policy, "tokens": list(tokens)})
+        result = self.call("token.detokenize", {"policy": policy, "tokens": list(tokens)}, purpose=purpose)
         return Results(result["values"], of=[result])
 
     # --- administration ---
 
     def call(
-        self, op: str, payload: Mapping[str, Any], *, idempotency_key: str | None = None
+        self,
+        op: str,
+        payload: Mapping[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        purpose: str | None = None,
     ) -> Mapping[str, Any]:
-        """Any operation of the host by name, for example `key.create`; `/openapi.json` lists them."""
-        return self._run(self._flows.call(op, payload, idempotency_key=idempotency_key))
+        """Any operation of the host by name, for example `key.create`; `/openapi.json` lists them.
+
+        Args:
+            op: Its name.
+            payload: What it takes.
+            idempotency_key: Constant over the caller's own retries; effects happen once under it.
+            purpose: What for. It is recorded, and grants can depend on it.
+        """
+        return self._run(self._flows.call(op, payload, idempotency_key=idempotency_key, purpose=purpose))
 
     def attest(self) -> AttestationResult:
         """Appraise the host now, and return what was checked and what was not."""

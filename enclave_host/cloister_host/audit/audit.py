@@ -281,7 +281,7 @@ class Audit:
                 act=act,
                 resource=event.resource,
                 outcome=event.outcome,
-                detail=dict(event.detail),
+                detail=_with_purpose(event.detail, caller),
             )
             salt = salts[index * SALT_BYTES : (index + 1) * SALT_BYTES]
             written.append(Recorded(id=entry_id, entry=canonical(entry), salt=salt))
@@ -342,3 +342,8 @@ def _checked(keys: RowKeys, row: Any, tenant: str | None = None) -> Written:
         raise TamperedError("audit")
     recorded = Recorded(id=entry_id, entry=entry, salt=salt)
     return Written(tenant=row_tenant, position=position, recorded=recorded)
+
+
+def _with_purpose(detail: Mapping[str, str | int], caller: Caller) -> dict[str, str | int]:
+    """The detail of an entry, with what the caller says it acts for."""
+    return {"purpose": caller.purpose, **detail} if caller.purpose else dict(detail)

@@ -27,6 +27,7 @@ class Caller:
         correlation_id: Ties the audit entries and logs of one request together.
         on_behalf_of: The principal that invoked a confidential function.
         purpose: What the caller says it does this for; recorded, and asked for by conditions of grants.
+        groups: The groups it belongs to; None if that has to be looked up.
         claims: What the issuer of its credential says of it, for conditions of grants.
     """
 
@@ -36,8 +37,16 @@ class Caller:
     correlation_id: str
     on_behalf_of: str = ""
     purpose: str = ""
+    groups: tuple[str, ...] | None = None
     claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def as_function(self, digest: str) -> Caller:
         """The confidential function with this digest, invoked by this caller."""
-        return replace(self, principal=f"function:{digest}", kind="function", on_behalf_of=self.principal)
+        return replace(
+            self,
+            principal=f"function:{digest}",
+            kind="function",
+            on_behalf_of=self.principal,
+            groups=(),
+            claims={},
+        )

@@ -171,6 +171,7 @@ class Identity:
             kind=principal.record.kind,
             correlation_id=correlation_id,
             purpose=purpose,
+            groups=principal.record.groups,
             claims=claims,
         )
 

@@ -9,7 +9,7 @@ import msgspec
 from cloister_host.identity.caller import Kind
 from cloister_host.store import Table
 
-__all__ = ["API_KEYS", "PRINCIPALS", "TENANTS", "ApiKey", "Principal", "Tenant"]
+__all__ = ["API_KEYS", "GROUPS", "PRINCIPALS", "TENANTS", "ApiKey", "Group", "Principal", "Tenant"]
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,6 +30,13 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     state: Literal["active", "disabled"]
     api_keys: tuple[str, ...]
     created_at: int
+    groups: tuple[str, ...] = ()
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Content of a `user_groups` row; its members name it in their own rows."""
+
+    created_at: int
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,4 +54,5 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 TENANTS: Final = Table("tenants", Tenant, "tenant")
 PRINCIPALS: Final = Table("principals", Principal, "principal")
+GROUPS: Final = Table("user_groups", Group, "group")
 API_KEYS: Final = Table("api_keys", ApiKey, "API key")

@@ -13,6 +13,7 @@ from cloister_host.identity.principals import PrincipalService
 from cloister_host.identity.records import TENANTS, Tenant
 from cloister_host.operations import Operation, Page
 from cloister_host.policy.grants import GRANTS, Grant, Grants, grant_id
+from cloister_host.policy.roles import ROLES
 from cloister_host.store import ExistsError, Tx
 
 __all__ = ["ADMIN", "TenantService"]
@@ -20,25 +21,7 @@ __all__ = ["ADMIN", "TenantService"]
 ADMIN: Final = "admin"
 
 # Managing, and seeing what was done. Sight of plaintext, and its use, must be granted by name.
-_ADMIN_ACTIONS: Final = (
-    "principal.manage",
-    "grant.manage",
-    "key.manage",
-    "key.read",
-    "key.destroy",
-    "key.import",
-    "policy.manage",
-    "secret.manage",
-    "function.deploy",
-    "function.manage",
-    "function.logs",
-    "job.manage",
-    "signer.manage",
-    "delivery.manage",
-    "audit.read",
-    "issuer.manage",
-    "quorum.manage",
-)
+_ADMIN_ACTIONS: Final = ROLES["admin"]
 _OPERATOR_ACTIONS: Final = (
     "tenant.manage",
     "principal.manage",

@@ -12,6 +12,7 @@ from typing import Final
 from cloister.errors import ConfigurationError
 from cloister_host.identity.caller import SYSTEM_TENANT, Subject
 from cloister_host.policy.acts import ACTS
+from cloister_host.policy.roles import ROLE_PREFIX, ROLES
 
 __all__ = ["ACTIONS", "check_action", "check_grantable", "forbidden_to", "matching_resources"]
 
@@ -19,6 +20,7 @@ ACTIONS: Final = {
     "tenant.manage": "tenant",
     "principal.manage": "principal",
     "grant.manage": "principal",
+    "group.manage": "group",
     "key.manage": "key",
     "key.read": "key",
     "key.destroy": "key",
@@ -71,6 +73,7 @@ _NEVER_FAAS: Final = frozenset(
         "secret.read",
         "principal.manage",
         "grant.manage",
+        "group.manage",
         "tenant.manage",
         "issuer.manage",
         "quorum.manage",
@@ -84,7 +87,7 @@ _FUNCTION: Final = _FUNCTION_ONLY | {"seal", "tokenize", "retokenize", "detokeni
 _NAME: Final = r"[a-z][a-z0-9-]{0,62}"
 _RESOURCES: Final = {
     "origin": re.compile(r"https?://(?:[a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?"),
-    "principal": re.compile(rf"{_NAME}|function:[A-Za-z0-9_-]{{1,128}}"),
+    "principal": re.compile(rf"(?:group:)?{_NAME}|function:[A-Za-z0-9_-]{{1,128}}"),
     "act": re.compile("|".join(map(re.escape, ACTS))),
     "delivery": re.compile(r"[A-Za-z0-9_-]{1,128}"),
     "job": re.compile(r"[A-Za-z0-9_-]{1,128}"),
@@ -102,25 +105,42 @@ def check_action(action: str) -> None:
         raise ConfigurationError("there is no such action", hint=f"one of {', '.join(sorted(ACTIONS))}")
 
 
-def check_grantable(action: str, resource: str, *, tenant: str, kind: Subject) -> None:
+def check_grantable(action: str, resource: str, *, tenant: str, kind: Subject | None) -> None:
     """Refuse a grant that could never be meant.
 
+    Args:
+        action: One action, or `role:<name>`.
+        resource: What it is granted on.
+        tenant: Where.
+        kind: Whom it is granted to; None for a group, whose members are looked at when they act.
+
     Raises:
-        ConfigurationError: The action or the form of the resource does not exist.
+        ConfigurationError: The action, the role or the form of the resource does not exist.
     """
-    check_action(action)
+    actions = _actions(action)
     if action == "tenant.manage" and tenant != SYSTEM_TENANT:
         raise ConfigurationError(f"tenants are managed from the tenant {SYSTEM_TENANT}")
-    noun = ACTIONS[action]
     if resource != "*":
-        found, _, name = resource.partition("/")
-        if found != noun or not (name == "*" or _RESOURCES.get(noun, _PLAIN).fullmatch(name)):
+        noun, _, name = resource.partition("/")
+        nouns = sorted({ACTIONS[one] for one in actions})
+        if noun not in nouns or not (name == "*" or _RESOURCES.get(noun, _PLAIN).fullmatch(name)):
             raise ConfigurationError(
-                f"the action {action} is granted on {noun}/<name>, {noun}/* or *",
-                hint="names are lower-case letters, digits and hyphens",
+                f"{action} is granted on *, or on a name or /* of {', '.join(nouns)}",
+                hint="for example key/ssn; names are lower-case letters, digits and hyphens",
             )
-    if forbidden_to(kind, action):
+    if kind is not None and any(forbidden_to(kind, one) for one in actions):
         raise ConfigurationError(f"the action {action} is never granted to this kind of principal: {kind}")
+
+
+def _actions(named: str) -> tuple[str, ...]:
+    """The actions that a grant names: one, or those of a role."""
+    if named.startswith(ROLE_PREFIX):
+        role = ROLES.get(named.removeprefix(ROLE_PREFIX))
+        if role is None:
+            raise ConfigurationError("there is no such role", hint=f"one of {', '.join(ROLES)}")
+        return role
+    check_action(named)
+    return (named,)
 
 
 def forbidden_to(kind: Subject, action: str) -> bool:

@@ -24,8 +24,15 @@ class Approvers:
         row = tx.get(PRINCIPALS, tenant, principal)
         if row is None or row.record.state != "active":
             return False
-        who = Caller(tenant=tenant, principal=principal, kind=row.record.kind, correlation_id="")
-        return self._grants.holds(tx, who, "approve", f"act/{act}")
+        who = Caller(
+            tenant=tenant,
+            principal=principal,
+            kind=row.record.kind,
+            correlation_id="",
+            groups=row.record.groups,
+        )
+        # Its conditions were held against the request in which it approved.
+        return self._grants.ever_holds(tx, who, "approve", f"act/{act}")
 
     def is_one(self, tx: Tx, tenant: str, principal: str) -> bool:
         """Whether this principal may approve anything."""

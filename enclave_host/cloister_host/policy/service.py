@@ -9,20 +9,28 @@ import msgspec
 from cloister.errors import ConfigurationError
 from cloister_host.audit import Audit
 from cloister_host.identity.caller import Caller, Subject
-from cloister_host.identity.records import PRINCIPALS
-from cloister_host.operations import Operation
-from cloister_host.policy.actions import check_action, check_grantable
+from cloister_host.identity.records import GROUPS, PRINCIPALS
+from cloister_host.operations import Operation, Request
+from cloister_host.policy.actions import check_grantable
 from cloister_host.policy.acts import QUORUM_CHANGE
-from cloister_host.policy.grants import GRANTS, Grant, Grants, grant_id
+from cloister_host.policy.conditions import Conditions, check_conditions
+from cloister_host.policy.explain import explain, grant_info
+from cloister_host.policy.grants import GRANTS, GROUP_PREFIX, Grant, Grants, grant_id
 from cloister_host.policy.messages import (
+    Explain,
+    Explanation,
     GrantInfo,
     GrantList,
     GrantListRequest,
+    GrantName,
     GrantRequest,
     OwnGrants,
     OwnGrantsRequest,
+    RoleInfo,
+    RoleList,
 )
 from cloister_host.policy.quorum import Quorum, request_digest
+from cloister_host.policy.roles import ROLES
 from cloister_host.store import Tx
 
 __all__ = ["GrantService"]
@@ -43,27 +51,35 @@ class GrantService:
         """What this service answers."""
         return {
             "grant.create": Operation(GrantRequest, self.create, effect=True),
-            "grant.delete": Operation(GrantRequest, self.delete, effect=True),
+            "grant.delete": Operation(GrantName, self.delete, effect=True),
             "grant.list": Operation(GrantListRequest, self.list, effect=False),
             "grant.mine": Operation(OwnGrantsRequest, self.mine, effect=False),
+            "grant.explain": Operation(Explain, self.explain, effect=False),
+            "role.list": Operation(Request, self.roles, effect=False),
         }
 
     def create(self, caller: Caller, request: GrantRequest, tx: Tx) -> GrantInfo:
         """Give a grant; giving it again changes nothing.
 
         Raises:
-            ConfigurationError: The principal does not exist, or this can never be granted to it.
+            ConfigurationError: The principal does not exist, this can never be granted to it, or it is
+                granted under other conditions.
             QuorumNeededError: Others have to approve it.
         """
         self._grants.require(tx, caller, "grant.manage", f"principal/{request.principal}")
         kind = self._kind(tx, caller.tenant, request.principal)
         try:
             check_grantable(request.action, request.resource, tenant=caller.tenant, kind=kind)
+            check_conditions(request.conditions)
         except ConfigurationError:
             self._audit.refuse(tx, caller, act="grant.create", resource=f"principal/{request.principal}")
             raise
         row_id = grant_id(request.principal, request.action, request.resource)
         row = tx.get(GRANTS, caller.tenant, row_id)
+        if row is not None and row.record.conditions != request.conditions:
+            raise ConfigurationError(
+                "this is granted already, under other conditions", hint="take that grant back first"
+            )
         if row is None:
             self._quorum.require(
                 tx,
@@ -71,7 +87,12 @@ class GrantService:
                 _act(request.action),
                 f"principal/{request.principal}",
                 request_digest("grant.create", request),
-                detail={"principal": request.principal, "action": request.action, "on": request.resource},
+                detail={
+                    "principal": request.principal,
+                    "action": request.action,
+                    "on": request.resource,
+                    **_conditions(request.conditions),
+                },
             )
             record = Grant(
                 principal=request.principal,
@@ -79,19 +100,19 @@ class GrantService:
                 resource=request.resource,
                 granted_by=caller.principal,
                 created_at=int(self._clock()),
+                conditions=request.conditions,
             )
             row = tx.insert(GRANTS, caller.tenant, row_id, record)
         self._record(tx, caller, "grant.create", request)
-        return _info(row.record)
+        return grant_info(row.record)
 
-    def delete(self, caller: Caller, request: GrantRequest, tx: Tx) -> GrantRequest:
+    def delete(self, caller: Caller, request: GrantName, tx: Tx) -> GrantName:
         """Take a grant back, at once.
 
         Raises:
             ConfigurationError: There is no such grant.
         """
         self._grants.require(tx, caller, "grant.manage", f"principal/{request.principal}")
-        check_action(request.action)
         if not tx.delete(
             GRANTS, caller.tenant, grant_id(request.principal, request.action, request.resource)
         ):
@@ -106,7 +127,7 @@ class GrantService:
         rows = tx.scan(GRANTS, caller.tenant, prefix=prefix, after=request.after, limit=request.limit)
         self._audit.record(tx, caller, act="grant.list", resource=f"principal/{request.principal or '*'}")
         return GrantList(
-            grants=[_info(row.record) for row in rows],
+            grants=[grant_info(row.record) for row in rows],
             next=rows[-1].id if len(rows) == request.limit else "",
         )
 
@@ -120,19 +141,47 @@ class GrantService:
             tenant=caller.tenant,
             principal=caller.principal,
             kind=caller.kind,
-            grants=[_info(row.record) for row in rows],
+            grants=[grant_info(row.record) for row in rows],
             next=rows[-1].id if len(rows) == request.limit else "",
         )
 
-    def _kind(self, tx: Tx, tenant: str, principal: str) -> Subject:
+    def explain(self, caller: Caller, request: Explain, tx: Tx) -> Explanation:
+        """Say why somebody may do something, or may not: for who manages grants, or reads the log.
+
+        Raises:
+            ConfigurationError: There is no such principal or action.
+        """
+        resource = f"principal/{request.principal}"
+        if not self._grants.holds(tx, caller, "audit.read", "audit/*"):
+            self._grants.require(tx, caller, "grant.manage", resource)
+        kind = self._kind(tx, caller.tenant, request.principal)
+        if kind is None:
+            raise ConfigurationError("groups do not act, their members do", hint="ask about a member")
+        found = explain(self._grants, tx, caller.tenant, request, kind=kind, now=self._clock())
+        self._audit.record(
+            tx, caller, act="grant.explain", resource=resource, detail={"allowed": int(found.allowed)}
+        )
+        return found
+
+    def roles(self, caller: Caller, _request: Request, tx: Tx) -> RoleList:
+        """List the roles and what they hold; everybody may."""
+        self._audit.record(tx, caller, act="role.list", resource="principal/*")
+        return RoleList(roles=[RoleInfo(role=name, actions=list(actions)) for name, actions in ROLES.items()])
+
+    def _kind(self, tx: Tx, tenant: str, principal: str) -> Subject | None:
+        """What the subject of a grant is; None for a group."""
         if principal.startswith(_FUNCTION_PREFIX):
             return "function"
+        if principal.startswith(GROUP_PREFIX):
+            if tx.get(GROUPS, tenant, principal.removeprefix(GROUP_PREFIX)) is None:
+                raise ConfigurationError("there is no such group", hint="create the group first")
+            return None
         row = tx.get(PRINCIPALS, tenant, principal)
         if row is None:
             raise ConfigurationError("there is no such principal", hint="create the principal first")
         return row.record.kind
 
-    def _record(self, tx: Tx, caller: Caller, act: str, request: GrantRequest) -> None:
+    def _record(self, tx: Tx, caller: Caller, act: str, request: GrantName) -> None:
         self._audit.record(
             tx,
             caller,
@@ -140,6 +189,11 @@ class GrantService:
             resource=f"principal/{request.principal}",
             detail={"action": request.action, "on": request.resource},
         )
+
+
+def _conditions(conditions: Conditions) -> dict[str, str]:
+    """For the approvers: when the grant would count, if not always."""
+    return {} if conditions == Conditions() else {"when": msgspec.json.encode(conditions).decode()}
 
 
 def _act(action: str) -> str:
@@ -151,7 +205,3 @@ def _act(action: str) -> str:
             return "grant.detokenize"
         case _:
             return "policy.change"
-
-
-def _info(grant: Grant) -> GrantInfo:
-    return msgspec.convert(grant, GrantInfo, from_attributes=True)

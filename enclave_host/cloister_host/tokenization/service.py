@@ -92,7 +92,8 @@ class TokenizationService:
         policy, view = self._view(tx, caller, request.policy)
         _check_lengths(request.tokens, request.tweaks, request.references)
         tweaks = _tweaks(request.tweaks, policy)
-        self._check_purpose(tx, caller, policy, request.purpose)
+        stated = request.purpose or caller.purpose or None
+        self._check_purpose(tx, caller, policy, stated)
         if caller.kind != "function":
             self._quorum.require(
                 tx,
@@ -104,7 +105,7 @@ class TokenizationService:
             )
         self._spend(tx, caller, policy, len(request.tokens))
         column = self._undo(tx, policy, request.tokens, tweaks, request.key_version)
-        purpose = {"purpose": request.purpose} if request.purpose else {}
+        purpose = {"purpose": stated} if stated else {}
         self._record(tx, caller, "token.detokenize", policy, column, show=view.show, **purpose)
         return Values(
             values=[None if value is None else view.apply(value) for value in column.values],

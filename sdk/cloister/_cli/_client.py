@@ -16,7 +16,16 @@ from cloister.envelope import seal_to
 from cloister.errors import ConfigurationError
 from cloister.function.bundle import BUNDLE_CONTEXT
 
-__all__ = ["call", "open_texts", "read_jwk", "seal_bundle", "show", "tenant_of_settings", "write_private"]
+__all__ = [
+    "call",
+    "create_with_key",
+    "open_texts",
+    "read_jwk",
+    "seal_bundle",
+    "show",
+    "tenant_of_settings",
+    "write_private",
+]
 
 
 def call(op: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -72,3 +81,19 @@ def write_private(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text + "\n")
+
+
+def create_with_key(op: str, payload: Mapping[str, Any], out: Path | None) -> None:
+    """Run an operation that returns an API key, and put the key into a new file of its own.
+
+    Raises:
+        ConfigurationError: The file exists already.
+    """
+    if out is not None and out.exists():
+        raise ConfigurationError(f"{out} exists already", hint="choose another file with --out")
+    result = dict(call(op, payload))
+    api_key = result.pop("api_key")
+    if out is not None and api_key:
+        write_private(out, api_key)
+        result["api_key_file"] = str(out)
+    show(result)

@@ -19,13 +19,18 @@ OWN: Final = (
     "audit",
     "evidence",
     "function",
+    "grant",
+    "group",
+    "issuer",
     "key",
     "object",
     "policy",
+    "principal",
     "proposal",
     "quorum",
     "receipt",
     "signer",
+    "tenant",
 )
 
 

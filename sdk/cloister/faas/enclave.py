@@ -32,6 +32,7 @@ class Invoker(Protocol):
         *,
         context: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
+        purpose: str | None = None,
         **inputs: Any,
     ) -> Reply:
         """Call a confidential function."""
