@@ -139,7 +139,14 @@ def build_services(
             deployment=root.deployment, grants=grants, quorum=quorum, audit=audit, clock=clock
         ),
         principals=principals,
-        tenants=TenantService(principals, grants, audit, clock),
+        tenants=TenantService(
+            principals=principals,
+            grants=grants,
+            quorum=quorum,
+            audit=audit,
+            clock=clock,
+            forget=keymanager.forget,
+        ),
         keymanager=keymanager,
         keys=KeyService(
             ring=ring,

@@ -10,6 +10,7 @@ from cloister_host.identity.caller import Kind
 from cloister_host.operations import Name, Request, Result
 
 __all__ = [
+    "DeletionReport",
     "KeyInfo",
     "KeyList",
     "KeyName",
@@ -23,6 +24,7 @@ __all__ = [
     "TenantCreate",
     "TenantInfo",
     "TenantList",
+    "TenantName",
 ]
 
 YEAR: Final = 366 * 24 * 3600
@@ -43,6 +45,28 @@ class NewTenant(Result):
     tenant: str
     principal: str
     api_key: str
+
+
+class TenantName(Request):
+    """Names a tenant."""
+
+    tenant: Name
+
+
+class DeletionReport(Result):
+    """What is left of a tenant that is being deleted.
+
+    Attributes:
+        state: `deleting` until nothing is left that could open a copy of its data; then `deleted`.
+        rows: How many rows are left, by table.
+        remains: What is left, in words; empty if nothing is.
+    """
+
+    tenant: str
+    state: str
+    deleted_at: int
+    rows: dict[str, int]
+    remains: list[str]
 
 
 class TenantInfo(Result):

@@ -13,10 +13,19 @@ __all__ = ["API_KEYS", "GROUPS", "PRINCIPALS", "TENANTS", "ApiKey", "Group", "Pr
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Content of a `tenants` row, which stands in the system tenant."""
+    """Content of a `tenants` row, which stands in the system tenant.
 
-    state: Literal["active", "deleting"]
+    Attributes:
+        state: `sealed_off`: nothing is answered or opened; `deleting`: its rows are gone, but something
+            that could still open a copy of them remains; `deleted`: that is gone too.
+        deleted_at: When its rows were erased (epoch seconds).
+        generation: Of the root key that wrapped its KEK, known once it is erased.
+    """
+
+    state: Literal["active", "sealed_off", "deleting", "deleted"]
     created_at: int
+    deleted_at: int = 0
+    generation: int = 0
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

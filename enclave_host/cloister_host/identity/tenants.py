@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
+
+from msgspec.structs import replace
 
 from cloister.errors import ConfigurationError
 from cloister_host.audit import Audit
 from cloister_host.identity.caller import OPERATOR, SYSTEM_TENANT, Caller
-from cloister_host.identity.messages import NewTenant, TenantCreate, TenantInfo, TenantList
+from cloister_host.identity.messages import (
+    DeletionReport,
+    NewTenant,
+    TenantCreate,
+    TenantInfo,
+    TenantList,
+    TenantName,
+)
 from cloister_host.identity.principals import PrincipalService
 from cloister_host.identity.records import TENANTS, Tenant
 from cloister_host.operations import Operation, Page
 from cloister_host.policy.grants import GRANTS, Grant, Grants, grant_id
+from cloister_host.policy.quorum import Quorum, request_digest
 from cloister_host.policy.roles import ROLES
-from cloister_host.store import ExistsError, Tx
+from cloister_host.store import ExistsError, Row, Tx
+from cloister_host.store.erasure import KEPT, erase, remaining
 
 __all__ = ["ADMIN", "TenantService"]
 
@@ -36,10 +47,19 @@ class TenantService:
     """Manages tenants, for callers of the system tenant."""
 
     def __init__(
-        self, principals: PrincipalService, grants: Grants, audit: Audit, clock: Callable[[], float]
+        self,
+        *,
+        principals: PrincipalService,
+        grants: Grants,
+        quorum: Quorum,
+        audit: Audit,
+        clock: Callable[[], float],
+        forget: Callable[[], None],
     ) -> None:
         self._principals = principals
         self._grants = grants
+        self._quorum = quorum
+        self._forget = forget
         self._audit = audit
         self._clock = clock
 
@@ -48,6 +68,10 @@ class TenantService:
         return {
             "tenant.create": Operation(TenantCreate, self.create, effect=True),
             "tenant.list": Operation(Page, self.list, effect=False),
+            "tenant.seal_off": Operation(TenantName, self.seal_off, effect=True),
+            "tenant.unseal": Operation(TenantName, self.unseal, effect=True),
+            "tenant.delete": Operation(TenantName, self.delete, effect=True),
+            "tenant.deletion_report": Operation(TenantName, self.deletion_report, effect=False),
         }
 
     def create(self, caller: Caller, request: TenantCreate, tx: Tx) -> NewTenant:
@@ -75,6 +99,65 @@ class TenantService:
             next=rows[-1].id if len(rows) == request.limit else "",
         )
 
+    def seal_off(self, caller: Caller, request: TenantName, tx: Tx) -> TenantInfo:
+        """Close a tenant at once: its KEK is dropped, every call of it is refused, nothing of it is opened.
+
+        Raises:
+            ConfigurationError: There is no such tenant, or it is not active.
+        """
+        row = self._tenant(tx, caller, request, "active")
+        tx.seal_off(request.tenant, sealed=True)
+        tx.on_commit(self._forget)
+        return self._turn(tx, caller, "tenant.seal_off", row, state="sealed_off")
+
+    def unseal(self, caller: Caller, request: TenantName, tx: Tx) -> TenantInfo:
+        """Open a tenant that was sealed off again.
+
+        Raises:
+            ConfigurationError: There is no such tenant, or it is not sealed off.
+        """
+        row = self._tenant(tx, caller, request, "sealed_off")
+        tx.seal_off(request.tenant, sealed=False)
+        return self._turn(tx, caller, "tenant.unseal", row, state="active")
+
+    def delete(self, caller: Caller, request: TenantName, tx: Tx) -> DeletionReport:
+        """Erase all that is stored of a tenant. It has to be sealed off first, so that nobody is surprised.
+
+        Its name is never given again. It stays `deleting` as long as something could open a copy of its
+        data (PROTOCOL 11).
+
+        Raises:
+            ConfigurationError: There is no such tenant, or it is not sealed off.
+            QuorumNeededError: Others have to approve it.
+        """
+        row = self._tenant(tx, caller, request, "sealed_off")
+        digest = request_digest("tenant.delete", request)
+        resource = f"tenant/{request.tenant}"
+        self._quorum.require(tx, caller, "tenant.delete", resource, digest, detail={"tenant": request.tenant})
+        generation = tx.root_generation(request.tenant)
+        erase(tx, request.tenant)
+        tx.on_commit(self._forget)
+        self._turn(
+            tx,
+            caller,
+            "tenant.delete",
+            row,
+            state="deleting",
+            deleted_at=int(self._clock()),
+            generation=generation,
+        )
+        return self._report(tx, request.tenant)
+
+    def deletion_report(self, caller: Caller, request: TenantName, tx: Tx) -> DeletionReport:
+        """Tell what is left of a tenant that is being deleted; it is `deleted` once nothing is.
+
+        Raises:
+            ConfigurationError: There is no such tenant, or nobody deletes it.
+        """
+        self._tenant(tx, caller, request, "deleting", "deleted")
+        self._audit.record(tx, caller, act="tenant.deletion_report", resource=f"tenant/{request.tenant}")
+        return self._report(tx, request.tenant)
+
     def bootstrap(self, tx: Tx) -> str:
         """Create the system tenant and its operator; returns the operator's API key.
 
@@ -90,6 +173,44 @@ class TenantService:
             ) from None
         self._audit.record(tx, init, act="host.init", resource=f"tenant/{SYSTEM_TENANT}")
         return api_key
+
+    def _tenant(self, tx: Tx, caller: Caller, request: TenantName, *states: str) -> Row[Tenant]:
+        """The tenant, if the caller manages it and it is in one of these states."""
+        self._require(tx, caller, f"tenant/{request.tenant}")
+        row = tx.get(TENANTS, SYSTEM_TENANT, request.tenant)
+        if row is None or request.tenant == SYSTEM_TENANT:
+            raise ConfigurationError("there is no such tenant to manage", hint="list the tenants")
+        if row.record.state not in states:
+            raise ConfigurationError(
+                f"the tenant is {row.record.state}, and would have to be {' or '.join(states)}",
+                hint="active, sealed_off and active again, or sealed_off, deleting, deleted",
+            )
+        return row
+
+    def _turn(self, tx: Tx, caller: Caller, act: str, row: Row[Tenant], **change: Any) -> TenantInfo:
+        record = replace(row.record, **change)
+        tx.put(TENANTS, SYSTEM_TENANT, row.id, record)
+        self._audit.record(tx, caller, act=act, resource=f"tenant/{row.id}")
+        return TenantInfo(tenant=row.id, state=record.state, created_at=record.created_at)
+
+    def _report(self, tx: Tx, tenant: str) -> DeletionReport:
+        row = tx.get(TENANTS, SYSTEM_TENANT, tenant)
+        assert row is not None, "a tenant's own row is never erased"
+        record, rows = row.record, remaining(tx, tenant)
+        remains = []
+        if record.generation in tx.root_generations():
+            remains.append(
+                f"copies of the database from before the deletion open with root key generation "
+                f"{record.generation}, until that is destroyed"
+            )
+        if any(name not in KEPT for name in rows):
+            remains.append("rows of the tenant")
+        if not remains and record.state == "deleting":
+            record = replace(record, state="deleted")
+            tx.put(TENANTS, SYSTEM_TENANT, tenant, record)
+        return DeletionReport(
+            tenant=tenant, state=record.state, deleted_at=record.deleted_at, rows=rows, remains=remains
+        )
 
     def _require(self, tx: Tx, caller: Caller, resource: str) -> None:
         # A grant of tenant.manage means nothing outside the system tenant, however it came about.

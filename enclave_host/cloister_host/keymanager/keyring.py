@@ -81,6 +81,10 @@ class KeyRing:
         self._clock = clock
         self._parsed = _ParsedKeys()
 
+    def forget(self) -> None:
+        """Drop every parsed key from memory."""
+        self._parsed.forget()
+
     @property
     def now(self) -> int:
         """The time that decides states, in epoch seconds."""
@@ -315,6 +319,10 @@ class _ParsedKeys:
 
     def __init__(self) -> None:
         self._of = lru_cache(maxsize=CACHED_KEYS)(_Slot)
+
+    def forget(self) -> None:
+        """Drop them all."""
+        self._of.cache_clear()
 
     def key(self, tx: Tx, row: Row[KeyVersion]) -> Key | Secret:
         slot = self._of(row.tenant, row.id, row.version, row.blob)

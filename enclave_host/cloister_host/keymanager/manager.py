@@ -66,6 +66,12 @@ class KeyManager:
         self._deks = lru_cache(maxsize=TENANTS_REMEMBERED)(lambda _tenant: DekCache())
         self._opened = lru_cache(maxsize=TENANTS_REMEMBERED)(lambda _tenant: OpenCache())
 
+    def forget(self) -> None:
+        """Drop every opened key from memory; they are read again when they are needed."""
+        self._ring.forget()
+        self._deks.cache_clear()
+        self._opened.cache_clear()
+
     # --- for confidential functions -----------------------------------------------------------------
 
     def open_values(

@@ -35,9 +35,15 @@ CACHED_KEKS: Final = 4096
 
 
 class TenantKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Content of a `tenant_keys` row; the KEK itself is its blob."""
+    """Content of a `tenant_keys` row; the KEK itself is its blob.
+
+    Attributes:
+        generation: That of the root key which wraps it.
+        sealed: Whether the tenant is sealed off: then nobody unwraps it.
+    """
 
     generation: int
+    sealed: bool = False
 
 
 TENANT_KEYS: Final = Table("tenant_keys", TenantKey, "tenant key")
@@ -86,6 +92,22 @@ class Blobs:
         wrapped = self._root.seal(f"{tenant}/{_KEK_ID}", 1, os.urandom(KEK_BYTES))
         tx.insert(TENANT_KEYS, tenant, _KEK_ID, TenantKey(generation=1), blob=wrapped)
 
+    def generation(self, tx: Tx, tenant: str) -> int:
+        """The generation of the root key that wraps a tenant's KEK; 0 if it has none."""
+        row = tx.get(TENANT_KEYS, tenant, _KEK_ID)
+        return row.record.generation if row else 0
+
+    def seal_off(self, tx: Tx, tenant: str, *, sealed: bool) -> None:
+        """Refuse every key of a tenant from now on, or no longer; what is in memory is dropped.
+
+        The mark stands in the row that every use of the KEK reads, so it holds on every host at once.
+        """
+        row = tx.get(TENANT_KEYS, tenant, _KEK_ID)
+        if row is not None:
+            record = msgspec.structs.replace(row.record, sealed=sealed)
+            tx.put(TENANT_KEYS, tenant, _KEK_ID, record, blob=row.blob)
+        tx.on_commit(self._derive.cache_clear)
+
     def key(self, tx: Tx, tenant: str, table: str) -> BlobKey:
         """The key for the blobs of one table of one tenant."""
         return BlobKey(self._deployment, tenant, table, AESGCM(self._purpose(tx, tenant, f"blob.{table}")))
@@ -98,6 +120,10 @@ class Blobs:
         row = tx.get(TENANT_KEYS, tenant, _KEK_ID)
         if row is None or row.blob is None:
             raise UnavailableError("the tenant's keys are not here", retryable=False)
+        if row.record.sealed:
+            # Another host may have been told: what this one remembers goes too.
+            self._derive.cache_clear()
+            raise UnavailableError("the tenant is sealed off", retryable=False)
         return self._derive(tenant, row.blob, label)
 
     def _derive_uncached(self, tenant: str, wrapped: bytes, label: str) -> bytes:

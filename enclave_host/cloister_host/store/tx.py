@@ -121,13 +121,15 @@ class Tx:
         record: RecordT,
         *,
         secret: bytes | None = None,
+        blob: bytes | None = None,
     ) -> Row[RecordT]:
-        """Write a row over the one that is there, or a new one; the version counts up."""
+        """Write a row over the one that is there, or a new one; the version counts up. As `insert`."""
         old = self.get(table, tenant, row_id)
         if old is None:
-            return self.insert(table, tenant, row_id, record, secret=secret)
+            return self.insert(table, tenant, row_id, record, secret=secret, blob=blob)
         version = old.version + 1
-        blob = self.blob_key(tenant, table.name).seal(row_id, version, secret) if secret is not None else None
+        if secret is not None:
+            blob = self.blob_key(tenant, table.name).seal(row_id, version, secret)
         row = Row(tenant=tenant, id=row_id, version=version, record=record, blob=blob)
         if self._write(_sql(table.name).update, table, row, old_version=old.version) != 1:
             raise TamperedError(table.name)
@@ -188,6 +190,18 @@ class Tx:
     def create_tenant_kek(self, tenant: str) -> None:
         """Draw the KEK of a new tenant."""
         self._blobs.create_kek(self, tenant)
+
+    def root_generation(self, tenant: str) -> int:
+        """The generation of the root key that wraps a tenant's KEK; 0 if it has none."""
+        return self._blobs.generation(self, tenant)
+
+    def root_generations(self) -> frozenset[int]:
+        """The generations of the root key that this store still holds, sealed."""
+        return frozenset(row[0] for row in self._connection.execute(text("SELECT generation FROM roots")))
+
+    def seal_off(self, tenant: str, *, sealed: bool) -> None:
+        """Let nothing of a tenant be opened any more, on any host of the store, or again."""
+        self._blobs.seal_off(self, tenant, sealed=sealed)
 
     def blob_key(self, tenant: str, table: str) -> BlobKey:
         """The key for a tenant's blobs in one table."""

@@ -31,3 +31,27 @@ def tenant_create(
 def tenant_list() -> None:
     """List the tenants."""
     show(call("tenant.list", {}), "tenants")
+
+
+@app.command("seal-off")
+def tenant_seal_off(name: Name) -> None:
+    """Close a tenant at once: its key is dropped, every call of it is refused."""
+    show(call("tenant.seal_off", {"tenant": name}))
+
+
+@app.command("unseal")
+def tenant_unseal(name: Name) -> None:
+    """Open a tenant that was sealed off again."""
+    show(call("tenant.unseal", {"tenant": name}))
+
+
+@app.command("delete")
+def tenant_delete(name: Name) -> None:
+    """Erase a tenant that was sealed off. There is no way back."""
+    show(call("tenant.delete", {"tenant": name}))
+
+
+@app.command("deletion-report")
+def tenant_deletion_report(name: Name) -> None:
+    """Tell what is left of a tenant that is being deleted."""
+    show(call("tenant.deletion_report", {"tenant": name}))

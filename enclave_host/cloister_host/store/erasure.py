@@ -1,0 +1,60 @@
+"""Erase all that is stored of a tenant, and count what is left.
+
+The tables are found in the migrations, so that a new one is erased too; what is kept is named here.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib import resources
+from typing import Final
+
+from sqlalchemy import text
+
+from cloister_host.store.tx import Tx
+
+__all__ = ["KEPT", "erase", "remaining", "tables_of_tenants"]
+
+KEPT: Final = frozenset({"tenants", "audit", "log_tenants"})
+"""The tenants' own list, so that no name is given twice, and the log: names and digests, never values."""
+
+_TABLE: Final = re.compile(r"\s*CREATE TABLE (\w+) \((.*)", re.DOTALL)
+_TENANT: Final = re.compile(r"\btenant \{text\}")
+
+
+@cache
+def tables_of_tenants() -> tuple[str, ...]:
+    """Every table that holds rows of tenants, but for those that are kept."""
+    folder = resources.files("cloister_host.store.migrations")
+    lines = (
+        line
+        for entry in folder.iterdir()
+        if entry.name.endswith(".sql")
+        for line in entry.read_text(encoding="utf-8").splitlines()
+        if not line.lstrip().startswith("--")
+    )
+    statements = map(_TABLE.match, "\n".join(lines).split(";"))
+    found = {match[1] for match in statements if match and _TENANT.search(match[2])}
+    return tuple(sorted(found - KEPT))
+
+
+def erase(tx: Tx, tenant: str) -> int:
+    """Delete every row of a tenant; tells how many there were."""
+    # S608: the names are those of the program's own migrations.
+    return sum(
+        tx.execute(text(f"DELETE FROM {name} WHERE tenant = :tenant"), {"tenant": tenant}).rowcount  # noqa: S608
+        for name in tables_of_tenants()
+    )
+
+
+def remaining(tx: Tx, tenant: str) -> dict[str, int]:
+    """How many rows of a tenant are left, by table; the kept ones too."""
+    counts = {
+        name: tx.execute(
+            text(f"SELECT COUNT(*) FROM {name} WHERE tenant = :tenant"),  # noqa: S608 (as above)
+            {"tenant": tenant},
+        ).scalar_one()
+        for name in (*tables_of_tenants(), "audit")
+    }
+    return {name: count for name, count in sorted(counts.items()) if count}
