@@ -17,7 +17,7 @@ from cloister.errors import CloisterError, ConfigurationError
 from cloister_host.identity.caller import Caller
 from cloister_host.operations import Operation
 from support.host_world import HostWorld, caller
-from support.workbench import Workbench
+from support.workbench import PlainAct, Workbench
 
 SOURCE = """
 from cloister.function import boolean, function
@@ -191,8 +191,10 @@ def outcome(bench: Workbench, who: Caller, op: str, payload: Mapping[str, Any]) 
     operation = operations(bench)[op]
     try:
         request = operation.parse(json.dumps(payload).encode())
-        if operation.staged:
-            result = bench.call(op, payload, caller=who)
+        if operation.staged or operation.streamed:
+            given = operation.handler(who, request, PlainAct(bench.store))
+            # A streamed answer comes in parts; what is wrong with it shows with the first.
+            result = msgspec.to_builtins(list(given) if isinstance(given, Iterator) else given)
         else:
             box: list[Any] = []
             try:
