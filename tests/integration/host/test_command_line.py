@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -114,3 +117,35 @@ def test_a_mistake_gives_one_typed_error_and_no_traceback(run, arguments, code, 
 def test_every_act_is_listed_in_the_audit_log(run):
     run("key", "create", "ssn")
     assert "key.create" in {entry["act"] for entry in documents(run("audit", "list"))}
+
+
+def test_a_layer_without_which_there_is_no_jail_cannot_be_accepted(tmp_path):
+    serve = [CLOISTER, "host", "serve", "--state", str(tmp_path), "--accept-missing-layer", "pid"]
+    done = subprocess.run(serve, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode != 0
+    assert "cannot be done without" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_layer_that_may_be_missing_is_named_and_used_where_it_is_there(tmp_path):
+    simulated = ["--state", str(tmp_path), "--attester", "simulated"]
+    subprocess.run([CLOISTER, "host", "init", *simulated], check=True, capture_output=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    listen = ["--listen", f"127.0.0.1:{port}", "--accept-missing-layer", "landlock"]
+    serve = [CLOISTER, "host", "serve", *simulated, *listen]
+    with subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as host:
+        try:
+            ready = None
+            while ready is None and host.poll() is None:
+                try:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10) as answer:
+                        ready = json.load(answer)
+                except OSError:
+                    threading.Event().wait(0.2)
+        finally:
+            host.terminate()
+        assert ready is not None, host.stdout.read()
+    assert ready["sandbox"]["missing"] == []
+    assert {"landlock", "seccomp", "undumpable"} <= set(ready["sandbox"]["layers"])
