@@ -125,7 +125,7 @@ def test_the_audit_ties_the_receipt_to_the_code_that_answered(parties, histories
     admin = parties.tenant.admin
     admin.call("grant.create", {"principal": "admin", "action": "audit.read", "resource": "*"})
     receipt = parties.invoke(next(iter(histories))).payload["receipt"]
-    entries = [e for e in admin.call("audit.list", {})["entries"] if e["detail"].get("receipt") == receipt]
+    entries = [e for e in admin.call("audit.list", {})["entries"] if e["id"] == receipt]
     (entry,) = entries
     assert (entry["principal"], entry["kind"]) == ("forecast-lambda", "faas")
     assert entry["detail"]["digest"] == parties.function_digest

@@ -27,7 +27,7 @@ def test_the_page_works_as_written(tmp_path: Path) -> None:
     finally:
         run_command("cloister host stop", tmp_path, {})
     shown = "\n".join(printed)
-    assert re.search(r"^True [\w-]{22}$", shown, re.MULTILINE), shown
+    assert re.search(r"^True [\w-]{22,}$", shown, re.MULTILINE), shown
     assert "asked about an instalment of 900" in shown
     assert re.search(r"^done False$", shown, re.MULTILINE), shown
 

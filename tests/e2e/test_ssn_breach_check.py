@@ -248,7 +248,7 @@ def test_a_request_id_used_for_other_rows_is_refused(cloud):
     body["calls"].reverse()
     answer = requests.post(cloud.endpoint.url, json=body, timeout=30)
     assert answer.status_code == 400
-    assert invocations(cloud) == ["intent", "done"]
+    assert invocations(cloud) == ["intent", "done", "refused"]
 
 
 # --- who may do what ---
