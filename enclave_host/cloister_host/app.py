@@ -18,6 +18,7 @@ from cloister_host.attester.parts import build_attester
 from cloister_host.audit.proofs import LogService
 from cloister_host.audit.receipts import EvidenceArchive
 from cloister_host.audit.sequencer import MERGE_DELAY_SECONDS, Sequencer
+from cloister_host.audit.witness import HttpWitness
 from cloister_host.egress import Egress
 from cloister_host.egress.settings import EgressSettings
 from cloister_host.functions.parts import build_functions
@@ -116,6 +117,7 @@ def build(
         stack.callback(issuers_egress.close)
         store = Store(database, root.row_keys())
         services = build_services(store, root, clock, fetch=EgressFetch(issuers_egress))
+        witness = HttpWitness(*settings.witness) if settings.witness else None
         config = {
             "version": cloister.__version__,
             "store": database.kind,
@@ -126,7 +128,10 @@ def build(
                 "layers": list(sandbox.layers),
                 "missing": missing_layers(sandbox),
             },
-            "log": {"merge_delay_seconds": MERGE_DELAY_SECONDS},
+            "log": {
+                "merge_delay_seconds": MERGE_DELAY_SECONDS,
+                "witness": str(witness.key) if witness else "",
+            },
             "debug": list(egress_settings.debug_switches),
         }
         keysets = KeysetManager(
@@ -148,7 +153,7 @@ def build(
         stack.callback(functions.close)
         scheduler = Scheduler(services.store.begin, services.chores())
         stack.callback(scheduler.close)
-        services.log.open()
+        services.log.open(witness)
         sequencer = Sequencer(services.audit, services.log)
         stack.callback(sequencer.close)
         proofs = LogService(services.log, services.audit, services.grants, keysets, EvidenceArchive(keysets))

@@ -114,6 +114,7 @@ def embedded_host(
     egress_trust_anchors: Sequence[Path] = (),
     egress_allow_private_addresses: bool = False,
     deliveries: Schedule | None = None,
+    witness: tuple[str, str] | None = None,
 ) -> Iterator[EmbeddedHost]:
     """Run a host in this process.
 
@@ -122,6 +123,7 @@ def embedded_host(
         egress_trust_anchors: As in `HostSettings`.
         egress_allow_private_addresses: As in `HostSettings`.
         deliveries: A schedule for tests that do not wait for the usual one.
+        witness: As in `HostSettings`.
     """
     from cloister._cli._client import write_private  # noqa: PLC0415 (imported when it runs)
     from cloister_host.app import build, initialize  # noqa: PLC0415 (imported when it runs)
@@ -139,6 +141,7 @@ def embedded_host(
         egress_trust_anchors=tuple(egress_trust_anchors),
         egress_allow_private_addresses=egress_allow_private_addresses,
         deliveries=deliveries or Schedule(),
+        witness=witness,
     )
     operator_key = directory / "operator.key"
     if not operator_key.exists():

@@ -36,6 +36,7 @@ class HostSettings:
         accepted_missing_layers: Layers of the sandbox `namespaces` that this machine may lack, by name
             (`net`, `ipc`, `uts`, `cgroup`, `landlock`, `seccomp`). What is missing is attested.
         deliveries: When deliveries that failed are sent again.
+        witness: URL and public key of the witness that cosigns tree heads. Its name is attested.
     """
 
     state: Path
@@ -49,6 +50,7 @@ class HostSettings:
     accepted_sandboxes: frozenset[Level] = frozenset({"namespaces"})
     accepted_missing_layers: frozenset[str] = frozenset()
     deliveries: Schedule = field(default_factory=Schedule)
+    witness: tuple[str, str] | None = None
 
     @property
     def database_url(self) -> str:

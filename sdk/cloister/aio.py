@@ -20,7 +20,7 @@ from cloister.client import JOSE_TYPE, JSON_TYPE, challenge_body, policy_from
 from cloister.config import Settings
 from cloister.envelope import Sealed, Value
 from cloister.errors import CloisterError
-from cloister.head_file import HeadFile
+from cloister.head_file import HeadFile, head_keeper
 from cloister.identity import Identity, identity_from
 from cloister.objects import (
     FRAME_BYTES,
@@ -35,7 +35,7 @@ from cloister.objects import (
 from cloister.protocol.attest import AttestationResult
 from cloister.protocol.public_key import PublicKey
 from cloister.protocol.session import Attest, Authenticate, Response, Send, Wait
-from cloister.receipts import HeadKeeper, TreeHead
+from cloister.receipts import TreeHead
 from cloister.reply import BatchReply, Job, Reply, Results, Token
 from cloister.transport import AsyncTransport, TransportError
 
@@ -54,6 +54,7 @@ class AsyncClient(AsyncKeyOperations):
         transport: AsyncTransport,
         timeout_seconds: float = 60.0,
         head_file: Path | None = None,
+        witness: str | None = None,
     ) -> None:
         self._flows = Flows(
             tenant=tenant,
@@ -61,7 +62,7 @@ class AsyncClient(AsyncKeyOperations):
             policy=policy,
             clock=time.time,
             jitter=random.random,
-            heads=HeadKeeper(None if head_file is None else HeadFile(head_file)),
+            heads=head_keeper(head_file, witness),
         )
         self._transport = transport
         self._timeout_seconds = timeout_seconds
@@ -81,6 +82,7 @@ class AsyncClient(AsyncKeyOperations):
             transport=transport or HttpxTransport(loaded.url),
             timeout_seconds=loaded.timeout_seconds,
             head_file=loaded.head_file,
+            witness=loaded.witness,
         )
 
     async def seal(

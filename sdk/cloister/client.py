@@ -22,7 +22,7 @@ from cloister.config import Settings
 from cloister.envelope import Sealed, Value
 from cloister.envelope.process import epoch
 from cloister.errors import CloisterError, ConfigurationError
-from cloister.head_file import HeadFile
+from cloister.head_file import HeadFile, head_keeper
 from cloister.identity import Identity, identity_from
 from cloister.objects import (
     FRAME_BYTES,
@@ -44,7 +44,7 @@ from cloister.objects import (
 from cloister.protocol.attest import AttestationResult
 from cloister.protocol.public_key import PublicKey
 from cloister.protocol.session import Attest, Authenticate, Response, Send, Wait
-from cloister.receipts import HeadKeeper, TreeHead
+from cloister.receipts import TreeHead
 from cloister.reply import BatchReply, Job, Reply, Results, Token
 from cloister.secret import Secret
 from cloister.transport import Transport, TransportError
@@ -73,6 +73,7 @@ class Client(KeyOperations):
         transport: Transport,
         timeout_seconds: float = 60.0,
         head_file: Path | None = None,
+        witness: str | None = None,
     ) -> None:
         self._flows = Flows(
             tenant=tenant,
@@ -80,7 +81,7 @@ class Client(KeyOperations):
             policy=policy,
             clock=time.time,
             jitter=random.random,
-            heads=HeadKeeper(None if head_file is None else HeadFile(head_file)),
+            heads=head_keeper(head_file, witness),
         )
         self._transport = transport
         self._timeout_seconds = timeout_seconds
@@ -102,6 +103,7 @@ class Client(KeyOperations):
             transport=transport or HttpTransport(loaded.url),
             timeout_seconds=loaded.timeout_seconds,
             head_file=loaded.head_file,
+            witness=loaded.witness,
         )
 
     # --- values ---

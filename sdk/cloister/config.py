@@ -77,6 +77,11 @@ SETTINGS: Final = (
         help="File in which the last tree head of the audit log is kept between runs.",
     ),
     Setting(
+        name="witness",
+        variable="CLOISTER_WITNESS",
+        help="Public key of a witness that must have cosigned every tree head: name+hash+key.",
+    ),
+    Setting(
         name="receiver_url",
         variable="CLOISTER_RECEIVER_URL",
         help="Public origin under which the host calls this application, for receivers of deliveries.",
@@ -111,6 +116,7 @@ class Settings:
     certificate_key_file: Path | None = None
     timeout_seconds: float
     head_file: Path | None
+    witness: str | None
 
     @classmethod
     def load(
@@ -138,6 +144,7 @@ class Settings:
             certificate_key_file=_path(values["certificate_key_file"]),
             timeout_seconds=_seconds(values["timeout_seconds"]),
             head_file=_path(values["head_file"]),
+            witness=values["witness"],
         )
 
 

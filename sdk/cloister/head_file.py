@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cloister.errors import ConfigurationError
+from cloister.receipts import HeadKeeper
+from cloister.receipts.witness import COSIGNATURE, NoteKey
 
 if TYPE_CHECKING:
     from cloister.receipts.head import TreeHead
 
-__all__ = ["HeadFile"]
+__all__ = ["HeadFile", "head_keeper"]
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 
@@ -69,3 +71,13 @@ class HeadFile:
                 hint="what was seen of the log is lost with it: find out what happened before you remove it",
             )
         return heads
+
+
+def head_keeper(head_file: Path | None, witness: str | None) -> HeadKeeper:
+    """The keeper that the settings ask for.
+
+    Raises:
+        ConfigurationError: The witness's key is malformed.
+    """
+    witnesses = (NoteKey.parse(witness, algorithm=COSIGNATURE),) if witness else ()
+    return HeadKeeper(None if head_file is None else HeadFile(head_file), witnesses=witnesses)

@@ -114,6 +114,8 @@ def serve(  # noqa: PLR0917 (typer makes options of parameters)
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM certificate chain.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM private key.")] = None,
     tls_elsewhere: Annotated[bool, typer.Option(help="TLS ends in front of this host.")] = False,  # noqa: FBT002 (an option)
+    witness: Annotated[str, typer.Option(help="URL of a witness that cosigns the audit log.")] = "",
+    witness_key: Annotated[str, typer.Option(help="Its public key: name+hash+key.")] = "",
 ) -> None:
     """Serve until interrupted."""
     from cloister_host import server  # noqa: PLC0415 (keeps --help fast)
@@ -130,6 +132,7 @@ def serve(  # noqa: PLR0917 (typer makes options of parameters)
         egress_allow_private_addresses=egress_allow_private_addresses,
         accepted_sandboxes=frozenset({"namespaces", accept_sandbox or "namespaces"}),
         accepted_missing_layers=frozenset(accept_missing_layer or ()),
+        witness=(witness, witness_key) if witness else None,
     )
     with build(settings) as host:
         machine = host.machine

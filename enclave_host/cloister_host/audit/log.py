@@ -13,16 +13,19 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import text
 
 from cloister import jose
-from cloister.errors import LogError
-from cloister.jose import b64url_encode
+from cloister.errors import LogError, UnavailableError
+from cloister.jose import b64url_decode, b64url_encode
 from cloister.receipts.head import TreeHead, sign_head, verify_head_under
 from cloister.receipts.merkle import EMPTY_ROOT, Fold, cover
+from cloister.receipts.witness import LOG, NoteKey, WitnessAheadError, checkpoint, sign_note
 from cloister_host.audit.audit import Audit, Written
 from cloister_host.audit.tenants import TenantChains
 from cloister_host.audit.tree import Tree
+from cloister_host.audit.witness import Witness
 from cloister_host.store import Store, TamperedError, Tx
 
 __all__ = ["Log", "Proof"]
@@ -32,6 +35,7 @@ log = structlog.get_logger(__name__)
 AT_ONCE: Final = 2000
 """Entries sequenced in one transaction: SQLite has one writer, and acts wait for it."""
 
+COSIGN_ATTEMPTS: Final = 4
 REPLY_BYTES: Final = 2048
 """What a reply says of the log has one length, so that it tells nothing about the rest of the reply."""
 
@@ -64,6 +68,9 @@ class Log:
 
     def __init__(self, store: Store, audit: Audit, key: jose.Key, clock: Callable[[], float]) -> None:
         self.key: Final = key
+        self._witness: Witness | None = None
+        self._cosigned = 0
+        self._shown: tuple[TreeHead, str] | None = None
         self.failure = ""
         self._store = store
         self._audit = audit
@@ -79,20 +86,29 @@ class Log:
         """Begin the log of a new deployment with the head of the empty tree."""
         tx.execute(_CREATE, {"token": self._signed(0, EMPTY_ROOT, None).token})
 
-    def open(self) -> None:
+    def open(self, witness: Witness | None = None) -> None:
         """Check the stored log as far as a start can wait for it, and sign a fresh head.
 
         The fresh head is later than any that was signed before: a client who saw a larger one then
         knows that the database was rolled back. What is found to be wrong is in `failure`.
+
+        Args:
+            witness: Who cosigns heads before clients are shown them.
         """
+        self._witness = witness
         try:
             with self._store.begin(alone=True) as tx:
                 head = self._current(tx)
                 self._frontier(tx, head)
                 self._audit.require_sequenced(tx, head.size)
                 self._replace(tx, self._signed(head.size, head.root, head))
+            self.cosign()
         except TamperedError as error:
             self._fail(error)
+        except UnavailableError as error:
+            if witness is None:
+                raise
+            log.warning("log.not_cosigned", message=str(error.args[0]))
 
     def sequence(self) -> int:
         """Give every waiting entry its place, and sign the tree; returns how many there were.
@@ -113,6 +129,46 @@ class Log:
         except TamperedError as error:
             self._fail(error)
             raise
+
+    def cosign(self) -> None:
+        """Have the newest head cosigned by the witness, and show clients that one from now on.
+
+        Raises:
+            TamperedError: The witness has seen a larger log: the database was rolled back.
+            UnavailableError: The witness does not answer; clients are shown the head before.
+        """
+        if self._witness is None:
+            return
+        for _ in range(COSIGN_ATTEMPTS):
+            with self._store.begin() as tx:
+                head = self.head(tx)
+                if self._shown is not None and self._shown[0].token == head.token:
+                    return
+                if self._cosigned > head.size:
+                    error = TamperedError("log_heads")
+                    self._fail(error)
+                    raise error
+                path = self._tree.consistency(tx, self._cosigned, head.size)
+            note = checkpoint(head)
+            try:
+                line = self._witness.cosign(self._cosigned, path, note, self._note_signature(note))
+            except WitnessAheadError as other:
+                self._cosigned = other.size
+                continue
+            self._witness.key.verify(note, [line])
+            self._cosigned, self._shown = head.size, (head, line)
+            return
+        raise UnavailableError("the witness keeps seeing other sizes of this log")
+
+    @property
+    def note_key(self) -> NoteKey:
+        """The log's key as witnesses know it."""
+        public = b64url_decode(self.key.public().to_jwk()["x"])
+        return NoteKey(name=f"cloister/{self._store.deployment}", algorithm=LOG, public=public)
+
+    def _note_signature(self, note: str) -> str:
+        seed = Ed25519PrivateKey.from_private_bytes(b64url_decode(self.key.to_jwk()["d"]))
+        return sign_note(note, self.note_key, seed, now=int(self._clock()))
 
     def require_intact(self) -> None:
         """Refuse to act on a log that was tampered with.
@@ -158,10 +214,20 @@ class Log:
 
     def for_reply(self, tx: Tx, seen: int) -> bytes:
         """The member `log` of a reply to a client that last saw a tree of `seen` leaves: `,"log":{...}`."""
-        head = self.head(tx, at_least=seen)
+        head, cosignature = self._for_clients(tx, seen)
         path = self._tree.consistency(tx, seen, head.size) if 0 < seen <= head.size else []
-        member = f',"log":{{"head":"{head.token}","consistency":"{b64url_encode(b"".join(path))}"}}'
-        return member.ljust(-(-len(member) // REPLY_BYTES) * REPLY_BYTES).encode("ascii")
+        cosigned = f',"cosignatures":["{cosignature}"]' if cosignature else ""
+        proof = b64url_encode(b"".join(path))
+        member = f',"log":{{"head":"{head.token}","consistency":"{proof}"{cosigned}}}'
+        return member.ljust(-(-len(member) // REPLY_BYTES) * REPLY_BYTES).encode()
+
+    def _for_clients(self, tx: Tx, seen: int) -> tuple[TreeHead, str]:
+        """The head that clients are shown: the newest, or where there is a witness the newest it cosigned."""
+        if self._witness is None:
+            return self.head(tx, at_least=seen), ""
+        if self._shown is None:
+            raise UnavailableError("the witness has not cosigned the log since this host started")
+        return self._shown
 
     # ------------------------------------------------------------------------------------------------
 

@@ -63,6 +63,7 @@ class Sequencer:
     def _sequence(self) -> bool:
         try:
             self._log.sequence()
+            self._log.cosign()
         except TamperedError:
             return False  # `Log` has said so, and refuses to act from now on
         except CloisterError as error:

@@ -346,8 +346,7 @@ class Dispatcher:
             return seal_reply({"error": _members(failure, correlation_id)}, request=request)
         with self._services.store.begin() as tx:
             error = self._error(tx, request, task, failure, correlation_id)
-            log_part = self._services.log.for_reply(tx, task.body.log_size)
-            reply = seal_reply(error + log_part + b"}", request=request)
+            reply = seal_reply(error + self._log_part(tx, task.body) + b"}", request=request)
             self._services.replay.keep(tx, request.jti, request.digest, request.expires, reply)
         return reply
 
@@ -359,6 +358,13 @@ class Dispatcher:
         if task.caller is not None and isinstance(failure, REFUSALS):
             members["receipt"] = self._refusal(tx, request, task.body.op, task.caller, failure)
         return b'{"error":' + msgspec.json.encode(members)
+
+    def _log_part(self, tx: Tx, body: _Body) -> bytes:
+        """What a refusal says of the log: nothing, where that is what it is refused for."""
+        try:
+            return self._services.log.for_reply(tx, body.log_size)
+        except UnavailableError:
+            return b""
 
     def _refusal(
         self, tx: Tx, request: OpenedRequest, op: str, caller: Caller, failure: CloisterError

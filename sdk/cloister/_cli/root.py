@@ -31,6 +31,7 @@ OWN: Final = (
     "receipt",
     "signer",
     "tenant",
+    "witness",
 )
 
 

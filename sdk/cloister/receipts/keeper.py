@@ -7,7 +7,7 @@ the proof between the two. So each head is held against one that was kept before
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from cloister import jose
@@ -15,11 +15,14 @@ from cloister.errors import LogError
 from cloister.protocol.keyset import Keyset
 from cloister.receipts.head import TreeHead, log_key_of, verify_head
 from cloister.receipts.merkle import HASH_BYTES, MAX_PROOF_HASHES, verify_consistency
+from cloister.receipts.witness import NoteKey, checkpoint
 
 __all__ = ["HeadKeeper", "HeadStore", "check_order", "read_path"]
 
 MAX_LAG_MILLISECONDS: Final = 600_000
 """How far a replica, or a reply that was stored for a repetition, may be behind."""
+
+MAX_COSIGNATURES: Final = 16
 
 _NO_LOG: Final = "log: this host's keyset names no log key; its acts leave no tree heads"
 _FIRST: Final = "log: no head of this deployment was known before this client's first reply"
@@ -43,13 +46,18 @@ class HeadKeeper:
     """Keeps the last head of each deployment, and demands that every later one continues it.
 
     Safe to share between threads.
+
+    Args:
+        store: Keeps heads between runs.
+        witnesses: Each must have cosigned every head.
     """
 
-    def __init__(self, store: HeadStore | None = None) -> None:
+    def __init__(self, store: HeadStore | None = None, *, witnesses: Sequence[NoteKey] = ()) -> None:
         self._store = store
+        self._witnesses = witnesses
         self._lock = threading.Lock()
         self._kept: dict[str, TreeHead] = {}
-        self._notes: dict[str, None] = {_ALONE: None}
+        self._notes: dict[str, None] = {} if witnesses else {_ALONE: None}
 
     @property
     def not_checked(self) -> tuple[str, ...]:
@@ -91,6 +99,7 @@ class HeadKeeper:
         if base is not None and token == base.token:
             return
         head = verify_head(token, keyset=keyset)
+        self._require_cosigned(head, part)
         if base is None:
             self._note(_FIRST)
         else:
@@ -102,6 +111,12 @@ class HeadKeeper:
                 base.size, head.size, first_root=base.root, second_root=head.root, path=_path(part)
             )
         self._keep(head, base)
+
+    def _require_cosigned(self, head: TreeHead, part: Mapping[str, Any]) -> None:
+        lines = part.get("cosignatures")
+        said = [line for line in lines if isinstance(line, str)] if isinstance(lines, list) else []
+        for witness in self._witnesses:
+            witness.verify(checkpoint(head), said[:MAX_COSIGNATURES])
 
     def _keep(self, head: TreeHead, base: TreeHead | None) -> None:
         with self._lock:
