@@ -20,7 +20,7 @@ from cloister.client import JOSE_TYPE, JSON_TYPE, challenge_body, policy_from
 from cloister.config import Settings
 from cloister.envelope import Sealed, Value
 from cloister.errors import CloisterError
-from cloister.head_file import HeadFile, head_keeper
+from cloister.head_file import head_keeper
 from cloister.identity import Identity, identity_from
 from cloister.objects import (
     FRAME_BYTES,

@@ -22,7 +22,7 @@ from cloister.config import Settings
 from cloister.envelope import Sealed, Value
 from cloister.envelope.process import epoch
 from cloister.errors import CloisterError, ConfigurationError
-from cloister.head_file import HeadFile, head_keeper
+from cloister.head_file import head_keeper
 from cloister.identity import Identity, identity_from
 from cloister.objects import (
     FRAME_BYTES,

@@ -118,7 +118,7 @@ def test_one_command_runs_it_all_and_shows_what_each_party_saw(histories):
     for history in list(histories.values())[:2]:
         assert describe(asdict(direct_forecast(history))) in shown
     assert len(re.findall(r"Lambda (?:read|returned) +eyJ[\w-]+\.\.\.", shown)) == 4
-    assert len(set(re.findall(r"receipt +([\w-]{22})\n", shown))) == 2
+    assert len(set(re.findall(r"receipt +([0-9a-f]{32})\n", shown))) == 2
 
 
 def test_the_audit_ties_the_receipt_to_the_code_that_answered(parties, histories):

@@ -105,7 +105,7 @@ class Log:
             self.cosign()
         except TamperedError as error:
             self._fail(error)
-        except UnavailableError as error:
+        except (UnavailableError, LogError) as error:
             if witness is None:
                 raise
             log.warning("log.not_cosigned", message=str(error.args[0]))
@@ -141,7 +141,8 @@ class Log:
             return
         for _ in range(COSIGN_ATTEMPTS):
             with self._store.begin() as tx:
-                head = self.head(tx)
+                # Where another replica had a larger head cosigned, that one is in the store.
+                head = self.head(tx, at_least=self._cosigned)
                 if self._shown is not None and self._shown[0].token == head.token:
                     return
                 if self._cosigned > head.size:

@@ -69,4 +69,6 @@ class Sequencer:
         except CloisterError as error:
             # The store is busy or away; the entries wait in it.
             log.warning("log.waiting", error=error.code)
+        except Exception as error:  # noqa: BLE001 (a thread that ends unseen would leave entries without places)
+            log.error("log.failed", error=type(error).__name__)  # noqa: TRY400 (a traceback may quote entries)
         return True

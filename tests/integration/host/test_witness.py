@@ -17,7 +17,11 @@ from cloister._cli.root import build
 from cloister._cli.witness import SeenFile, Server
 from cloister.errors import LogError, UnavailableError
 from cloister.receipts.witness import COSIGNATURE, LOG, Cosigner, NoteKey
+from cloister_host.audit.witness import HttpWitness
+from cloister_host.services import build_services
+from cloister_host.store import Store
 from cloister_host.testing import embedded_host
+from support.host_world import HostWorld
 
 
 class Witness:
@@ -128,3 +132,24 @@ def test_the_commands_make_a_key_and_name_the_log(tmp_path, monkeypatch):
         ["serve", "--key", "witness.key", "--seen", "s", "--log", "x", "--listen", "nowhere"],
     ):
         assert run(build({}, {}), ["witness", *arguments]).exit_code == 1
+
+
+def test_a_replica_whose_head_is_behind_the_witness_looks_into_the_store(witness, tmp_path):
+    world = HostWorld(tmp_path)
+    other = build_services(Store(f"sqlite:///{world.path}", world.root.row_keys()), world.root, world.clock)
+    other.log.open(HttpWitness(witness.url, str(witness.key)))  # refused: it is not watched yet
+    witness.watch(world.services.log.note_key)
+    world.services.log.open(HttpWitness(witness.url, str(witness.key)))
+    with world.store.begin() as tx:
+        world.services.audit.record(tx, world.admin, act="act", resource="x")
+    world.services.log.sequence()
+    world.services.log.cosign()
+    other.log.cosign()
+    other.log.require_intact()
+    with world.store.begin() as tx:
+        parts = [
+            services.log.for_reply(tx, 0).split(b'"head":"')[1][:700] for services in (world.services, other)
+        ]
+    assert parts[0].split(b'"')[0] == parts[1].split(b'"')[0]
+    other.store.close()
+    world.close()
