@@ -19,11 +19,11 @@ demo: $(STAMPS)/demo $(STAMPS)/azurite $(STAMPS)/azure
 
 ## make test      run every test but the slow tier
 test: $(STAMPS)/test $(STAMPS)/azurite $(STAMPS)/azure $(STAMPS)/osls4
-	$(BIN)/pytest -m 'not slow' -n 2 --dist loadfile $(ARGS)
+	CLOISTER_TEST_DATABASES=sqlite,postgresql $(BIN)/pytest -m 'not slow' -n 2 --dist loadfile $(ARGS)
 
 ## make test-all  run every test
 test-all: $(STAMPS)/test $(STAMPS)/azurite $(STAMPS)/azure $(STAMPS)/osls4 $(STAMPS)/osls3 $(STAMPS)/serverless3 $(STAMPS)/cdk
-	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	CLOISTER_TEST_DATABASES=sqlite,postgresql $(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 ## make check     lint, format, types, import rules
 check: $(STAMPS)/check

@@ -12,6 +12,7 @@ import anyio
 from starlette.applications import Starlette
 
 import cloister
+from cloister.errors import ConfigurationError
 from cloister_host.attester import Attester
 from cloister_host.attester.machine import Machine
 from cloister_host.attester.parts import build_attester
@@ -28,15 +29,17 @@ from cloister_host.http.dispatch import Dispatcher
 from cloister_host.http.endpoints import Endpoints
 from cloister_host.http.metrics import Metrics
 from cloister_host.identity.issuer_fetch import EgressFetch
+from cloister_host.keymanager.root import RootKey
 from cloister_host.keymanager.scheduler import Scheduler
 from cloister_host.keysets import KeysetManager
 from cloister_host.services import Services, bootstrap, build_services
 from cloister_host.settings import HostSettings
 from cloister_host.store import Database, Store
+from cloister_host.store.anchors import FileAnchor, Guardian
 from cloister_host.unseal.choose import create_unseal, open_unseal
 from cloister_host.unseal.root import check_provider, create_root, unseal_root
 
-__all__ = ["Host", "build", "initialize"]
+__all__ = ["Host", "accept_store", "build", "initialize"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,37 @@ def initialize(
         root = create_root(
             database, unseal, parts.machine.environment, accept_file_unseal=settings.accept_file_unseal
         )
-        return bootstrap(build_services(Store(database, root.row_keys()), root, clock))
+        store = Store(database, root.row_keys())
+        operator_key = bootstrap(build_services(store, root, clock))
+        _guardian(settings, store, root).anchor_now()
+    finally:
+        database.close()
+    return operator_key
+
+
+def accept_store(
+    settings: HostSettings, *, attester: Attester | None = None, clock: Callable[[], float] = time.time
+) -> None:
+    """Anchor the store as it is, though it may be older than its anchor or have none.
+
+    Raises:
+        ConfigurationError: There is no anchor in the settings.
+        TamperedError: The store does not even agree with itself.
+    """
+    if settings.anchor is None:
+        raise ConfigurationError("no anchor is named", hint="--anchor FILE")
+    parts = build_attester(settings.attester, state=settings.state, clock=clock, attester=attester)
+    database = Database(settings.database_url)
+    try:
+        root = unseal_root(
+            database,
+            open_unseal(settings),
+            parts.machine.environment,
+            accept_file_unseal=settings.accept_file_unseal,
+        )
+        store = Store(database, root.row_keys())
+        store.verify()
+        _guardian(settings, store, root).anchor_now()
     finally:
         database.close()
 
@@ -116,6 +149,9 @@ def build(
         issuers_egress = Egress(egress_settings)
         stack.callback(issuers_egress.close)
         store = Store(database, root.row_keys())
+        guardian = _guardian(settings, store, root)
+        guardian.check()
+        stack.callback(guardian.close)
         services = build_services(store, root, clock, fetch=EgressFetch(issuers_egress))
         witness = HttpWitness(*settings.witness) if settings.witness else None
         config = {
@@ -128,6 +164,7 @@ def build(
                 "layers": list(sandbox.layers),
                 "missing": missing_layers(sandbox),
             },
+            "anchor": "none" if settings.anchor is None else FileAnchor.name,
             "log": {
                 "merge_delay_seconds": MERGE_DELAY_SECONDS,
                 "witness": str(witness.key) if witness else "",
@@ -162,12 +199,14 @@ def build(
 
         def facts() -> Mapping[str, Any]:
             services.log.require_intact()
+            guardian.require_intact()
             with services.store.begin():
                 keyset = keysets.keyset()
             return {"status": "ready", "deployment": keyset.deployment, **keyset.config}
 
         @asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+            guardian.start()
             sequencer.start()
             functions.start()
             scheduler.start()
@@ -194,3 +233,8 @@ def build(
             deployment=keysets.keyset().deployment,
             sandbox=sandbox.level,
         )
+
+
+def _guardian(settings: HostSettings, store: Store, root: RootKey) -> Guardian:
+    anchor = None if settings.anchor is None else FileAnchor(settings.anchor)
+    return Guardian(store, root.row_keys(), anchor)

@@ -29,6 +29,7 @@ def policy_text(host: Host) -> str:
     accepted = {
         "unseal": config["unseal"],
         "store": config["store"],
+        "anchor": config["anchor"],
         "debug": config["debug"],
         "root.environment": config["root"]["environment"],
         "sandbox.level": config["sandbox"]["level"],

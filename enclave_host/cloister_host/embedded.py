@@ -111,6 +111,8 @@ class EmbeddedHost:
 def embedded_host(
     directory: Path,
     *,
+    database: str = "",
+    anchor: Path | None = None,
     egress_trust_anchors: Sequence[Path] = (),
     egress_allow_private_addresses: bool = False,
     deliveries: Schedule | None = None,
@@ -120,6 +122,8 @@ def embedded_host(
 
     Args:
         directory: New, or with the state of an earlier run.
+        database: As in `HostSettings`.
+        anchor: As in `HostSettings`.
         egress_trust_anchors: As in `HostSettings`.
         egress_allow_private_addresses: As in `HostSettings`.
         deliveries: A schedule for tests that do not wait for the usual one.
@@ -136,6 +140,8 @@ def embedded_host(
 
     settings = HostSettings(
         state=directory / "state",
+        database=database,
+        anchor=anchor,
         attester=AttesterSettings(name="simulated"),
         accepted_sandboxes=DEVELOPMENT_SANDBOXES,
         egress_trust_anchors=tuple(egress_trust_anchors),

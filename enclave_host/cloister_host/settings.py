@@ -22,6 +22,9 @@ class HostSettings:
 
     Attributes:
         state: Directory of the embedded default: database, sealed root key.
+        database: URL of a PostgreSQL database, or of another SQLite file; the embedded one if empty.
+        anchor: File outside the database's and its backups' reach that tells whether the store was rolled
+            back. Without one, a rollback while no host runs is not noticed, and the configuration says so.
         attester: How this host proves what it is; by default the strongest TEE that answers.
         unseal: The provider that seals the root key; this version knows `file`.
         accept_file_unseal: Let the unseal provider `file` seal a root outside a simulation. It is
@@ -40,6 +43,8 @@ class HostSettings:
     """
 
     state: Path
+    database: str = field(default="", repr=False)
+    anchor: Path | None = None
     attester: AttesterSettings = field(default_factory=AttesterSettings)
     unseal: str = "file"
     accept_file_unseal: bool = False
@@ -54,8 +59,8 @@ class HostSettings:
 
     @property
     def database_url(self) -> str:
-        """The embedded database."""
-        return f"sqlite:///{self.state.resolve() / 'cloister.db'}"
+        """Where the store is."""
+        return self.database or f"sqlite:///{self.state.resolve() / 'cloister.db'}"
 
     @property
     def unseal_key(self) -> Path:

@@ -1,13 +1,15 @@
-"""The host's services over a real SQLite file, and a pen in its database."""
+"""The host's services over a real database, SQLite or PostgreSQL, and a pen in it."""
 
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from cloister_host.audit.entry import Entry
 from cloister_host.identity.caller import SYSTEM_TENANT, Caller, Subject
@@ -42,11 +44,19 @@ def caller(
 class HostWorld:
     """An initialised host with the tenants `acme` and `globex`, each with an `admin`."""
 
-    def __init__(self, folder: Path, *, root: RootKey | None = None, fetch: Fetch | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        url: str | None = None,
+        root: RootKey | None = None,
+        fetch: Fetch | None = None,
+    ) -> None:
         self.path = folder / "host.db"
+        self.url = url or f"sqlite:///{self.path}"
         self.clock = Clock()
         self.root = root or RootKey.generate("test")
-        self.store = Store(f"sqlite:///{self.path}", self.root.row_keys())
+        self.store = Store(self.url, self.root.row_keys())
         self.store.migrate()
         self.monotonic = Clock()
         self.services: Services = build_services(
@@ -95,13 +105,73 @@ class HostWorld:
         return [entry for entry in entries if act in {None, entry.act}]
 
     def pen(self, statement: str, *parameters: Any) -> list[Any]:
-        """Write in the database as whoever owns it could."""
+        """Write in the database as whoever owns it could; statements are written as for SQLite."""
+        if self.url.startswith("postgresql"):
+            # SQLite tells that somebody wrote to it, so that what is known is compared with what is there
+            # at once. PostgreSQL does not: rows in memory stay what they truly are until the next scrub.
+            self.store.forget_rows()
+            return self._pen_in_postgresql(statement, parameters)
         connection = sqlite3.connect(self.path)
         try:
             with connection:
                 return connection.execute(statement, parameters).fetchall()
         finally:
             connection.close()
+
+    def only_sqlite(self, why: str) -> None:
+        """Skip what has no meaning on PostgreSQL."""
+        if self.url.startswith("postgresql"):
+            pytest.skip(why)
+
+    def tables(self) -> dict[str, list[str]]:
+        """The columns of every table, as the database tells them."""
+        if self.url.startswith("postgresql"):
+            found = self.pen(
+                "SELECT table_name, column_name FROM information_schema.columns"
+                " WHERE table_schema = current_schema() ORDER BY ordinal_position"
+            )
+        else:
+            found = self.pen(
+                "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c"
+                " WHERE t.type = 'table'"
+            )
+        tables: dict[str, list[str]] = {}
+        for table, column in found:
+            tables.setdefault(table, []).append(column)
+        return tables
+
+    def copy(self) -> dict[str, list[Any]]:
+        """Every row of every table."""
+        return {table: self.pen(f"SELECT * FROM {table}") for table in self.tables()}
+
+    def put_back(self, copy: dict[str, list[Any]]) -> None:
+        """Make every table what it was."""
+        for table, rows in copy.items():
+            self.pen(f"DELETE FROM {table}")
+            for row in rows:
+                self.pen(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", *row)
+
+    def _pen_in_postgresql(self, statement: str, parameters: tuple[Any, ...]) -> list[Any]:
+        import psycopg
+
+        if "PRAGMA" in statement:
+            pytest.skip("this looks into SQLite")
+        translated = re.sub(r"x'([0-9a-f]*)'", r"'\\x\1'::bytea", statement.replace("%", "%%"))
+        translated = translated.replace("?", "%s").replace("zeroblob(32)", "decode(repeat('00', 32), 'hex')")
+        refused = (
+            psycopg.DataError,
+            psycopg.errors.DatatypeMismatch,
+            psycopg.errors.SyntaxError,
+            psycopg.errors.UndefinedObject,
+            psycopg.errors.UndefinedTable,
+        )
+        try:
+            with psycopg.connect(self.url, autocommit=True) as connection:
+                cursor = connection.execute(translated, parameters)
+                return cursor.fetchall() if cursor.description else []
+        except refused as error:
+            # Columns of SQLite hold anything; these do not.
+            pytest.skip(f"PostgreSQL does not let its owner do this: {type(error).__name__}")
 
     def close(self) -> None:
         self.store.close()

@@ -59,6 +59,28 @@ AcceptFileUnseal = Annotated[
     ),
 ]
 
+DatabaseUrl = Annotated[
+    str,
+    typer.Option(
+        "--database",
+        envvar="CLOISTER_HOST_DATABASE",
+        help="URL of a PostgreSQL database, without a password; the embedded SQLite if not given.",
+    ),
+]
+DatabasePassword = Annotated[
+    Path | None,
+    typer.Option(
+        "--database-password-file", help="File with the database's password; PGPASSWORD is read too."
+    ),
+]
+AnchorFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--anchor",
+        help="File out of reach of the database and its backups; tells if the store was rolled back.",
+    ),
+]
+
 
 @app.command()
 def init(  # noqa: PLR0917 (typer makes options of parameters)
@@ -69,6 +91,9 @@ def init(  # noqa: PLR0917 (typer makes options of parameters)
     endorsements: Endorsements = None,
     fetch_endorsements: FetchEndorsements = True,  # noqa: FBT002 (an option)
     accept_file_unseal: AcceptFileUnseal = False,  # noqa: FBT002 (an option)
+    database: DatabaseUrl = "",
+    database_password_file: DatabasePassword = None,
+    anchor: AnchorFile = None,
 ) -> None:
     """Generate the root key, the database and the operator's API key.
 
@@ -80,6 +105,8 @@ def init(  # noqa: PLR0917 (typer makes options of parameters)
 
     settings = HostSettings(
         state=state,
+        database=_database(database, database_password_file),
+        anchor=anchor,
         attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=fetch_endorsements),
         accept_file_unseal=accept_file_unseal,
     )
@@ -101,6 +128,9 @@ def serve(  # noqa: PLR0917 (typer makes options of parameters)
     endorsements: Endorsements = None,
     fetch_endorsements: FetchEndorsements = True,  # noqa: FBT002 (an option)
     accept_file_unseal: AcceptFileUnseal = False,  # noqa: FBT002 (an option)
+    database: DatabaseUrl = "",
+    database_password_file: DatabasePassword = None,
+    anchor: AnchorFile = None,
     egress_trust_anchor: TrustAnchor = None,
     egress_allow_private_addresses: PrivateEgress = False,  # noqa: FBT002 (an option)
     accept_sandbox: Annotated[
@@ -126,6 +156,8 @@ def serve(  # noqa: PLR0917 (typer makes options of parameters)
         raise ConfigurationError("--listen must be ADDRESS:PORT", hint="for example 127.0.0.1:8787")
     settings = HostSettings(
         state=state,
+        database=_database(database, database_password_file),
+        anchor=anchor,
         attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=fetch_endorsements),
         accept_file_unseal=accept_file_unseal,
         egress_trust_anchors=tuple(egress_trust_anchor or ()),
@@ -210,14 +242,60 @@ def policy(  # noqa: PLR0917 (typer makes options of parameters)
     endorsements: Endorsements = None,
     fetch_endorsements: FetchEndorsements = True,  # noqa: FBT002 (an option)
     accept_file_unseal: AcceptFileUnseal = False,  # noqa: FBT002 (an option)
+    database: DatabaseUrl = "",
+    database_password_file: DatabasePassword = None,
+    anchor: AnchorFile = None,
 ) -> None:
     """Write the appraisal policy for this deployment and this image, for clients."""
     settings = HostSettings(
         state=state,
+        database=_database(database, database_password_file),
+        anchor=anchor,
         attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=fetch_endorsements),
         accept_file_unseal=accept_file_unseal,
     )
     typer.echo(f"deployment {_write_policy(settings, out)}")
+
+
+@app.command("anchor")
+def accept_store_command(  # noqa: PLR0917 (typer makes options of parameters)
+    state: State = Path(".cloister"),
+    attester: AttesterName = "",
+    tpm: Tpm = TPM,
+    attester_trust_anchor: AttesterAnchor = None,
+    endorsements: Endorsements = None,
+    accept_file_unseal: AcceptFileUnseal = False,  # noqa: FBT002 (an option)
+    database: DatabaseUrl = "",
+    database_password_file: DatabasePassword = None,
+    anchor: AnchorFile = None,
+    *,
+    accept_this_store: Annotated[
+        bool,
+        typer.Option(
+            "--accept-this-store", help="Trust the store as it is now, also if it is older than its anchor."
+        ),
+    ] = False,
+) -> None:
+    """Begin an anchor, or go on from a store that was restored from a backup on purpose.
+
+    The host must not be running. Whatever was revoked after that backup was made is valid again.
+    """
+    from cloister_host.app import accept_store  # noqa: PLC0415 (keeps --help fast)
+
+    if not accept_this_store:
+        raise ConfigurationError(
+            "nothing was anchored", hint="--accept-this-store, once you know why the store is what it is"
+        )
+    accept_store(
+        HostSettings(
+            state=state,
+            database=_database(database, database_password_file),
+            anchor=anchor,
+            attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=False),
+            accept_file_unseal=accept_file_unseal,
+        )
+    )
+    typer.echo(f"anchored in {anchor}")
 
 
 @app.command()
@@ -234,6 +312,23 @@ def evidence(
     chosen = choose_attester(attester, tpm=tpm)
     out.write_bytes(chosen.evidence(statement=b"{}", nonce=os.urandom(32)))
     typer.echo(f"{out}: pass it to `cloister evidence fetch {out} --format {chosen.format}`")
+
+
+def _database(url: str, password_file: Path | None) -> str:
+    """The URL with its password, which comes from a file; arguments are seen by every user of a machine."""
+    from cloister_host.store.database import with_password  # noqa: PLC0415 (keeps --help fast)
+
+    if not url and password_file is None:
+        return ""
+    password = None
+    if password_file is not None:
+        try:
+            password = password_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                f"the database's password cannot be read ({type(error).__name__})", hint=str(password_file)
+            ) from None
+    return with_password(url, password)
 
 
 def _attester(

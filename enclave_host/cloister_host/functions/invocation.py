@@ -151,6 +151,9 @@ class Invocation:
                     f"this function may take longer than {longest_seconds} seconds",
                     hint="start it as a job: `cloister function start`",
                 )
+            if not prepared.manifest.egress:
+                # Nobody outside sees anything of this before the transaction of the result is durable.
+                tx.defer_durability()
         started = time.monotonic()
         try:
             ran = self._run(prepared, act)

@@ -34,7 +34,7 @@ from cloister_host.identity.caller import Caller
 from cloister_host.keysets import KeysetManager
 from cloister_host.operations import Operation
 from cloister_host.services import Services
-from cloister_host.store import Store, Tx
+from cloister_host.store import ConflictError, Store, Tx
 from cloister_host.store.canonical import canonical, digest
 from cloister_host.store.idempotency import Done
 from cloister_host.store.replay import ReplayError
@@ -43,6 +43,7 @@ __all__ = ["Act", "Dispatcher"]
 
 log = structlog.get_logger(__name__)
 
+CONFLICT_WAITS_SECONDS: Final = (0.005, 0.01, 0.02, 0.04, 0.08)
 IDEMPOTENCY_KEY_CHARS: Final = range(1, 129)
 MAX_PURPOSE_CHARS: Final = 128
 REFUSALS: Final = (
@@ -106,6 +107,11 @@ class _Task:
 class Act:
     """What a staged operation works with.
 
+    Attributes:
+        recorded: Whether the first transaction is committed.
+
+        reply: The sealed reply, once there is one.
+
     Its first transaction is the one that recorded the request and claimed its effect. Its result is
     remembered, and replied with, in the transaction of its effect.
     """
@@ -125,6 +131,7 @@ class Act:
         self._tx = tx
         self._answer = answer
         self.reply = ""
+        self.recorded = False
 
     @contextmanager
     def begin(self) -> Iterator[Tx]:
@@ -136,6 +143,7 @@ class Act:
         else:
             with first:
                 yield self._tx
+            self.recorded = True
 
     def finish(self, tx: Tx, result: msgspec.Struct) -> None:
         """Remember the result, in the effect's own transaction."""
@@ -194,7 +202,7 @@ class Dispatcher:
             if task.operation.streamed:
                 return self._streamed(request, task, correlation_id)
             answer = self._staged if task.operation.staged else self._direct
-            return answer(request, task, correlation_id)
+            return self._persistently(partial(answer, request, task, correlation_id))
         except CloisterError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 (the last barrier: nothing of it may leave)
@@ -202,6 +210,17 @@ class Dispatcher:
             log.error("request.failed", correlation_id=correlation_id, error=type(error).__name__)  # noqa: TRY400
             failure = UnavailableError("the host failed to carry this out", retryable=False)
         return self._refuse(request, task, failure, correlation_id)
+
+    def _persistently(self, attempt: Callable[[], str]) -> str:
+        """Try again where another transaction was faster: nothing was done, and nobody need know."""
+        for wait_seconds in CONFLICT_WAITS_SECONDS:
+            try:
+                return attempt()
+            except ConflictError as conflict:
+                if conflict.acted:
+                    raise
+            time.sleep(secrets.randbelow(1000) / 1000 * wait_seconds)
+        return attempt()
 
     def _task(self, plaintext: bytes) -> _Task:
         body = _body(plaintext)
@@ -276,8 +295,10 @@ class Dispatcher:
             )
         try:
             task.operation.handler(caller, task.payload, act)
-        except BaseException:
+        except BaseException as error:
             act.abandon()
+            if isinstance(error, ConflictError):
+                error.acted = act.recorded
             with services.store.begin() as tx:
                 services.idempotency.release(tx, caller, body.op, body.idempotency_key)
             raise

@@ -70,6 +70,7 @@ class RootKey:
             deployment=self.deployment,
             mac=Secret(self._derive("row-mac")),
             tenant_wrap=Secret(self._derive("tenant-wrap")),
+            state=Secret(self._derive("tenant-state")),
         )
 
     def api_key_hash_key(self) -> Secret:

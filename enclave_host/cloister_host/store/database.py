@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
+from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy
-from sqlalchemy import event, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import TextClause, event, text
 
 from cloister.errors import ConfigurationError, UnavailableError
+from cloister_host.store.durability import LogFlush
+from cloister_host.store.statements import Rows, compiled
 
-__all__ = ["Database"]
+__all__ = ["ConflictError", "Database", "Session", "with_password"]
 
 BUSY_SECONDS: Final = 15.0
 
@@ -31,6 +33,81 @@ _DIALECTS: Final = {
 }
 
 
+_COLUMNS: Final = {
+    "postgresql": text(
+        "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = current_schema()"
+    ),
+    "sqlite": text(
+        "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c WHERE t.type = 'table'"
+    ),
+}
+
+
+class ConflictError(UnavailableError):
+    """Another transaction changed what this one had read; everything in it was undone.
+
+    Attributes:
+        acted: An earlier transaction of the same act was committed, so the act cannot simply be repeated.
+    """
+
+    def __init__(self) -> None:
+        self.acted = False
+        super().__init__("the store changed meanwhile", hint="retry")
+
+
+class Session:
+    """One open transaction on a connection of the driver.
+
+    Attributes:
+        alone: No other transaction can be at work beside this one.
+        disturbed: Somebody else has written to the database since the last transaction, as far as it tells.
+        deferred: Nothing outside this host sees what was done here before a later transaction is
+            durable, so this commit need not wait for the disk. A crash may lose it, never reorder it.
+    """
+
+    def __init__(self, connection: Any, dialect: sqlalchemy.Dialect) -> None:
+        self._cursor = connection.cursor()
+        self._dialect = dialect
+        self.alone: Final = dialect.name == "sqlite"
+        self._after: list[Callable[[], object]] = []
+        self.disturbed = False
+        self.wrote = False
+        self.deferred = False
+
+    def execute(self, statement: TextClause, parameters: Mapping[str, Any] | None = None) -> Rows:
+        """Run one constant statement with bound parameters."""
+        cursor = self._cursor
+        cursor.execute(*compiled(statement, self._dialect).bind(parameters or {}))
+        if cursor.description is None:
+            self.wrote = True
+            return Rows((), None, cursor.rowcount)
+        return Rows(cursor.fetchall(), cursor.description, cursor.rowcount)
+
+    def execute_many(self, statement: TextClause, parameters: Sequence[Mapping[str, Any]]) -> int:
+        """Run one statement, without lists, for each set of parameters; tells how many rows it touched."""
+        if not parameters:
+            return 0
+        self.wrote = True
+        self._cursor.executemany(compiled(statement, self._dialect).bind({})[0], parameters)
+        return int(self._cursor.rowcount)
+
+    def tables(self) -> Mapping[str, frozenset[str]]:
+        """The columns of every table of the schema."""
+        found: dict[str, set[str]] = {}
+        for table, column in self.execute(_COLUMNS[self._dialect.name]):
+            found.setdefault(table, set()).add(column)
+        return {table: frozenset(columns) for table, columns in found.items()}
+
+    def after_commit(self, action: Callable[[], object]) -> None:
+        """Do this once the transaction is committed, before another of this process can begin."""
+        self._after.append(action)
+
+    def committed(self) -> None:
+        """Do what `after_commit` was given."""
+        for action in self._after:
+            action()
+
+
 class Database:
     """A SQLite file (write-ahead log, fully synchronous commits) or a PostgreSQL database.
 
@@ -41,49 +118,76 @@ class Database:
     def __init__(self, url: str) -> None:
         parsed = _parse_url(url)
         self.kind: Final = parsed.get_backend_name()
+        self._flush: LogFlush | None = None
+        # SQLite has one writer, so one connection. Queueing here is fair; its own handler polls and starves.
+        self._writer = threading.Lock() if self.kind == "sqlite" else None
+        self._kept: Any = None
+        self._version = 0
         if self.kind == "sqlite":
             if not parsed.database or parsed.database == ":memory:":
                 raise ConfigurationError("the store needs a file", hint="sqlite:////path/to/host.db")
             self._engine = sqlalchemy.create_engine(
-                parsed, pool_size=8, max_overflow=24, hide_parameters=True
+                parsed,
+                paramstyle="named",
+                connect_args={"check_same_thread": False, "cached_statements": 512},
             )
             event.listen(self._engine, "connect", _prepare_sqlite)
-            event.listen(self._engine, "begin", _begin_immediate)
+            self._flush = LogFlush(Path(parsed.database).resolve())
         else:
-            self._engine = sqlalchemy.create_engine(
-                parsed, isolation_level="SERIALIZABLE", pool_pre_ping=True, hide_parameters=True
-            )
-        # SQLite has one writer. Queueing here is fair; its own busy handler polls and starves.
-        self._writer = threading.Lock() if self.kind == "sqlite" else None
+            self._engine = _postgresql(parsed)
+        self._errors: Final = self._engine.dialect.loaded_dbapi.Error
 
     @contextmanager
-    def begin(self, *, alone: bool = False) -> Iterator[sqlalchemy.Connection]:
+    def begin(self, *, alone: bool = False) -> Iterator[Session]:
         """One write transaction: committed at the end, rolled back by any exception.
 
         Args:
-            alone: Wait until no other is in a transaction that asked for this, on any replica. Such a
-                transaction sees what was committed by each of its statements, and is in no other's way.
+            alone: Wait until no other is in a transaction that asked for this, on any replica.
 
         Raises:
+            ConflictError: It has to be done again: another transaction was faster.
             UnavailableError: The database cannot be reached, is busy, or undid the transaction.
         """
-        if self._writer is not None and not self._writer.acquire(timeout=BUSY_SECONDS):
-            raise UnavailableError("the store is busy")
         try:
-            engine: sqlalchemy.Engine = self._engine
-            # SQLite has one writer at a time anyway.
-            if lock := alone and self.kind == "postgresql":
-                engine = engine.execution_options(isolation_level="READ COMMITTED")
-            with engine.begin() as connection:
-                if lock:
-                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ALONE})
-                yield connection
-        except DBAPIError as error:
+            with self._alone(), self._connection() as connection:
+                session = Session(connection, self._engine.dialect)
+                if self._writer is not None:
+                    connection.execute("BEGIN IMMEDIATE")
+                    [version] = connection.execute("PRAGMA data_version").fetchone()
+                    session.disturbed, self._version = version != self._version, version
+                try:
+                    if alone and self._writer is None:
+                        session.execute(_LOCK, {"key": _ALONE})
+                    yield session
+                    if session.deferred and self._writer is None:
+                        session.execute(_LAZY_COMMIT)
+                    connection.commit()
+                except BaseException:
+                    connection.rollback()
+                    raise
+                if self._flush is not None and session.wrote:
+                    self._flush.written()
+                session.committed()
+            # Also a transaction that wrote nothing may answer with what another has just written.
+            if self._flush is not None and not session.deferred:
+                self._flush.wait()
+        except (self._errors, sqlalchemy.exc.DBAPIError, sqlalchemy.exc.TimeoutError) as error:
+            if getattr(error, "sqlstate", None) in _TRY_AGAIN:
+                raise ConflictError from None
             # The statement and the driver's message can hold names; the type is enough.
             raise UnavailableError(f"the store failed ({type(error).__name__})") from None
-        finally:
-            if self._writer is not None:
-                self._writer.release()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """A transaction that only reads, and sees one moment of the database throughout.
+
+        Raises:
+            UnavailableError: The database cannot be reached.
+        """
+        with self.begin() as session:
+            if not session.alone:
+                session.execute(_SNAPSHOT)
+            yield session
 
     def migrate(self) -> None:
         """Bring the schema to this version of the host.
@@ -93,13 +197,9 @@ class Database:
                 applied is not the one this host carries.
         """
         known = _migrations()
-        with self.begin() as connection:
-            connection.execute(
-                text("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY, digest TEXT NOT NULL)")
-            )
-            applied: dict[str, str] = {
-                row[0]: row[1] for row in connection.execute(text("SELECT name, digest FROM migrations"))
-            }
+        with self.begin() as session:
+            session.execute(_MIGRATION_TABLE)
+            applied: dict[str, str] = {row[0]: row[1] for row in session.execute(_APPLIED)}
             if unknown := applied.keys() - known.keys():
                 raise ConfigurationError(
                     f"the database is newer than this host: migration {min(unknown)}", hint="update the host"
@@ -108,11 +208,8 @@ class Database:
                 found = hashlib.sha256(script.encode()).hexdigest()
                 if name not in applied:
                     for statement in self._statements(script):
-                        connection.execute(text(statement))
-                    connection.execute(
-                        text("INSERT INTO migrations (name, digest) VALUES (:name, :digest)"),
-                        {"name": name, "digest": found},
-                    )
+                        session.execute(text(statement))
+                    session.execute(_APPLY, {"name": name, "digest": found})
                 elif applied[name] != found:
                     raise ConfigurationError(
                         f"migration {name} was applied in another form",
@@ -120,8 +217,40 @@ class Database:
                     )
 
     def close(self) -> None:
-        """Close every pooled connection."""
+        """Close every connection."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
         self._engine.dispose()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Wait until no other transaction of this process is at work, where only one can be."""
+        if self._writer is None:
+            yield
+            return
+        if not self._writer.acquire(timeout=BUSY_SECONDS):
+            raise UnavailableError("the store is busy")
+        try:
+            yield
+        finally:
+            self._writer.release()
+
+    @contextmanager
+    def _connection(self) -> Iterator[Any]:
+        """A connection of the driver: the one kept for the only writer, or one from the pool."""
+        if self._writer is not None:
+            self._kept = self._kept or self._engine.raw_connection()
+            yield self._kept.driver_connection
+            return
+        pooled = self._engine.raw_connection()
+        try:
+            yield pooled.driver_connection
+        except self._errors:
+            pooled.invalidate()
+            raise
+        finally:
+            pooled.close()
 
     def _statements(self, script: str) -> Iterator[str]:
         code = "\n".join(line for line in script.splitlines() if not line.lstrip().startswith("--"))
@@ -130,16 +259,79 @@ class Database:
                 yield statement
 
 
+_MIGRATION_TABLE: Final = text(
+    "CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY, digest TEXT NOT NULL)"
+)
+_APPLIED: Final = text("SELECT name, digest FROM migrations")
+_APPLY: Final = text("INSERT INTO migrations (name, digest) VALUES (:name, :digest)")
+_LOCK: Final = text("SELECT pg_advisory_xact_lock(:key)")
+_SNAPSHOT: Final = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+_LAZY_COMMIT: Final = text("SET LOCAL synchronous_commit TO off")
+# PostgreSQL: serialization failure, deadlock.
+_TRY_AGAIN: Final = frozenset({"40001", "40P01"})
+
+
+def _postgresql(url: sqlalchemy.URL) -> sqlalchemy.Engine:
+    """A pool of connections that notice a database that hangs.
+
+    Raises:
+        ConfigurationError: The driver is not installed.
+    """
+    milliseconds = int(BUSY_SECONDS * 1000)
+    given = url.query.get("options", "")
+    limits = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+    try:
+        return sqlalchemy.create_engine(
+            url,
+            pool_size=16,
+            max_overflow=32,
+            pool_timeout=BUSY_SECONDS,
+            pool_pre_ping=True,
+            isolation_level="READ COMMITTED",
+            connect_args={
+                "connect_timeout": int(BUSY_SECONDS),
+                "keepalives_idle": 5,
+                "keepalives_interval": 2,
+                "keepalives_count": 3,
+                "tcp_user_timeout": milliseconds,
+                "options": " ".join([*(f"-c {name}={milliseconds}" for name in limits), str(given)]),
+            },
+        )
+    except ModuleNotFoundError:
+        raise ConfigurationError(
+            "PostgreSQL needs a driver", hint="pip install 'cloister-host[postgres]'"
+        ) from None
+
+
+def with_password(url: str, password: str | None) -> str:
+    """Put a password, which came from a file, into a URL that has none.
+
+    Raises:
+        ConfigurationError: The URL cannot be used, or has a password in it.
+    """
+    parsed = _parse_url(url)
+    if parsed.password is not None or "password" in parsed.query:
+        raise ConfigurationError(
+            "a database URL with a password in it is seen by every user of the machine",
+            hint="take it out, and give --database-password-file or PGPASSWORD",
+        )
+    if password is not None:
+        parsed = parsed.set(password=password)
+    return parsed.render_as_string(hide_password=False)
+
+
 def _parse_url(url: str) -> sqlalchemy.URL:
     try:
         parsed = sqlalchemy.make_url(url)
+        if parsed.drivername in {"postgresql", "postgres"}:
+            parsed = parsed.set(drivername="postgresql+psycopg")
         known = parsed.get_backend_name() in _DIALECTS
     except (sqlalchemy.exc.ArgumentError, ValueError):
         known = False
     if not known:
         # The URL itself may hold a password and stays out of the message.
         raise ConfigurationError(
-            "the store's URL cannot be used", hint="sqlite:////path/to/host.db or postgresql+psycopg://..."
+            "the store's URL cannot be used", hint="sqlite:////path/to/host.db or postgresql://..."
         )
     return parsed
 
@@ -151,18 +343,14 @@ def _migrations() -> dict[str, str]:
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    # The driver must not open transactions of its own: `_begin_immediate` does.
+    # The driver must not open transactions of its own: `Database.begin` does.
     connection.isolation_level = None
     for pragma in (
         "journal_mode = WAL",
-        "synchronous = FULL",
+        "synchronous = NORMAL",  # and a shared flush: see `durability`
         "foreign_keys = ON",
         "trusted_schema = OFF",
         "secure_delete = ON",
         f"busy_timeout = {int(BUSY_SECONDS * 1000)}",
     ):
         connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin_immediate(connection: sqlalchemy.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")

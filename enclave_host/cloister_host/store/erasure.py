@@ -16,8 +16,10 @@ from cloister_host.store.tx import Tx
 
 __all__ = ["KEPT", "erase", "remaining", "tables_of_tenants"]
 
-KEPT: Final = frozenset({"tenants", "audit", "log_tenants"})
-"""The tenants' own list, so that no name is given twice, and the log: names and digests, never values."""
+_STATE: Final = frozenset({"tenant_states", "tenant_changes", "known_tenants"})
+KEPT: Final = _STATE | {"tenants", "audit", "log_tenants"}
+"""The tenants' own list, so that no name is given twice, and the log: names and digests, never values. And
+that the tenant has no rows any more, so that nobody brings one back."""
 
 _TABLE: Final = re.compile(r"\s*CREATE TABLE (\w+) \((.*)", re.DOTALL)
 _TENANT: Final = re.compile(r"\btenant \{text\}")
@@ -41,9 +43,12 @@ def tables_of_tenants() -> tuple[str, ...]:
 
 def erase(tx: Tx, tenant: str) -> int:
     """Delete every row of a tenant; tells how many there were."""
-    # S608: the names are those of the program's own migrations.
+    protected = tx.protected_tables()
     return sum(
-        tx.execute(text(f"DELETE FROM {name} WHERE tenant = :tenant"), {"tenant": tenant}).rowcount  # noqa: S608
+        tx.erase(name, tenant)
+        if name in protected
+        # S608: the names are those of the program's own migrations.
+        else tx.execute(text(f"DELETE FROM {name} WHERE tenant = :tenant"), {"tenant": tenant}).rowcount  # noqa: S608
         for name in tables_of_tenants()
     )
 

@@ -27,7 +27,8 @@ __all__ = ["Done", "Fresh", "Idempotency"]
 
 LEASE_SECONDS: Final = 120
 KEPT_SECONDS: Final = 24 * 3600
-PRUNED_AT_ONCE: Final = 16
+PRUNE_SECONDS: Final = 0.25
+PRUNED_AT_ONCE: Final = 128
 
 
 class Remembered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,6 +75,7 @@ class Idempotency:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._pruned = 0.0
 
     def claim(self, tx: Tx, caller: Caller, op: str, key: str, request_digest: bytes) -> Fresh | Done:
         """Claim an effect before it happens.
@@ -133,8 +135,11 @@ class Idempotency:
             tx.delete(_TABLE, caller.tenant, row_id)
 
     def prune(self, tx: Tx) -> None:
-        """Forget some results that are older than `KEPT_SECONDS`."""
-        now = int(self._clock())
+        """Forget some results that are older than `KEPT_SECONDS`, unless that was done just now."""
+        at = self._clock()
+        if abs(at - self._pruned) < PRUNE_SECONDS:
+            return
+        self._pruned, now = at, int(at)
         expired = tx.execute(_EXPIRED, {"now": now, "limit": PRUNED_AT_ONCE}).all()
         for expires, tenant, row_id in map(tuple, expired):
             row = tx.get(_TABLE, tenant, row_id)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hmac
+import itertools
+import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -15,7 +17,8 @@ from cloister_host.store.tx import Tx
 __all__ = ["MAX_SKEW_SECONDS", "ReplayError", "ReplayGuard"]
 
 MAX_SKEW_SECONDS: Final = 60
-PRUNED_AT_ONCE: Final = 64
+PRUNE_SECONDS: Final = 0.25
+PRUNED_AT_ONCE: Final = 256
 
 _INSERT: Final = text(
     "INSERT INTO requests (deployment, jti, digest, reply, expires)"
@@ -38,8 +41,8 @@ class ReplayError(UnavailableError):
 class ReplayGuard:
     """Remembers each request's identifier until nobody can accept it any more.
 
-    The rows carry no MAC: they hold nothing but ciphertext and its digest, and whoever could change
-    one could as well delete it (see the threat model on rollback).
+    The rows carry no MAC: they hold nothing but ciphertext and its digest. What this process has recorded
+    it also keeps in memory until then, so that a row which the database loses or changes is noticed.
 
     Args:
         clock: Epoch seconds.
@@ -47,6 +50,9 @@ class ReplayGuard:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._pruned = 0.0
+        self._lock = threading.Lock()
+        self._seen: dict[str, tuple[int, bytes]] = {}
 
     def begin(self, tx: Tx, jti: str, digest: bytes, expires: int) -> str | None:
         """Record a request before it has any effect.
@@ -63,13 +69,20 @@ class ReplayGuard:
         Raises:
             ReplayError: Another ciphertext came with this identifier (not retryable), or the same
                 request is being worked on, or its worker died.
+            TamperedError: The database has lost or changed what it was given.
         """
         self.prune(tx)
+        seen = self._seen.get(jti)
         names = {"deployment": tx.keys.deployment, "jti": jti}
         if tx.execute(_INSERT, {**names, "digest": digest, "expires": expires}).rowcount == 1:
+            if seen is not None:
+                raise TamperedError("requests")
+            tx.on_commit(lambda: self._see(jti, expires, digest))
             return None
         stored_digest, reply = tuple(tx.execute(_SELECT, names).one())
         if not isinstance(stored_digest, bytes) or not isinstance(reply, bytes | None):
+            raise TamperedError("requests")
+        if seen is not None and not hmac.compare_digest(stored_digest, seen[1]):
             raise TamperedError("requests")
         if not hmac.compare_digest(stored_digest, digest):
             raise ReplayError("this request's identifier was used by another request", retryable=False)
@@ -85,11 +98,24 @@ class ReplayGuard:
 
     def keep(self, tx: Tx, jti: str, digest: bytes, expires: int, reply: str) -> None:
         """Keep a reply whose request may have been recorded, or undone with what it began."""
-        tx.execute(
-            _INSERT, {"deployment": tx.keys.deployment, "jti": jti, "digest": digest, "expires": expires}
-        )
+        names = {"deployment": tx.keys.deployment, "jti": jti}
+        tx.execute(_INSERT, {**names, "digest": digest, "expires": expires})
+        tx.on_commit(lambda: self._see(jti, expires, digest))
         self.finish(tx, jti, reply)
 
     def prune(self, tx: Tx) -> None:
-        """Forget some requests that are past their expiry and the skew allowed for it."""
-        tx.execute(_PRUNE, {"before": int(self._clock()) - 2 * MAX_SKEW_SECONDS, "limit": PRUNED_AT_ONCE})
+        """Forget some requests that are past their expiry and the skew allowed for it, unless just done."""
+        now = self._clock()
+        if abs(now - self._pruned) < PRUNE_SECONDS:
+            return
+        self._pruned, before = now, int(now) - 2 * MAX_SKEW_SECONDS
+        tx.execute(_PRUNE, {"before": before, "limit": PRUNED_AT_ONCE})
+        with self._lock:
+            # In the order they came, which is nearly that of their expiry.
+            for jti, (expires, _) in list(itertools.islice(self._seen.items(), 2 * PRUNED_AT_ONCE)):
+                if expires < before:
+                    del self._seen[jti]
+
+    def _see(self, jti: str, expires: int, digest: bytes) -> None:
+        with self._lock:
+            self._seen.setdefault(jti, (expires, digest))

@@ -1,15 +1,17 @@
 """Protected rows: what decides anything is authenticated, row by row (PROTOCOL 7).
 
-A row's MAC is over deployment, tenant, table, primary key, version and the stored canonical JSON. So a
-row that was edited, moved to another table, tenant or key, or copied from another deployment is found
-when it is read. A row's secret part is a blob bound to the same names (see `blobs`).
+A row's MAC is over deployment, tenant, table, primary key, version, the stored canonical JSON and the
+digest of its blob. So a row that was edited, moved to another table, tenant or key, or copied from
+another deployment is found when it is read. That it is the latest, and that none is missing, is known
+from the tenant's state (see `state`). A row's secret part is a blob bound to the same names (see `blobs`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -17,7 +19,17 @@ from cloister.errors import ConfigurationError, UnavailableError
 from cloister.secret import Secret
 from cloister_host.store.canonical import canonical
 
-__all__ = ["ExistsError", "Row", "RowKeys", "Table", "TamperedError", "row_binding", "row_mac"]
+__all__ = [
+    "AnyRow",
+    "ExistsError",
+    "Row",
+    "RowKeys",
+    "Table",
+    "TamperedError",
+    "check_row",
+    "row_binding",
+    "row_mac",
+]
 
 _MAC_LABEL: Final = b"cloister.row.v1"
 
@@ -48,6 +60,7 @@ class RowKeys:
     deployment: str
     mac: Secret = field(repr=False)
     tenant_wrap: Secret = field(repr=False)
+    state: Secret = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +91,15 @@ class Row(Generic[RecordT]):
     version: int
     record: RecordT
     blob: bytes | None
+    mac: bytes = field(repr=False)
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory it takes beside its record."""
+        return len(self.blob or b"")
+
+
+AnyRow = Row[Any]
 
 
 def row_binding(deployment: str, tenant: str, table: str, row_id: str, version: int) -> bytes:
@@ -85,6 +107,25 @@ def row_binding(deployment: str, tenant: str, table: str, row_id: str, version: 
     return canonical((deployment, tenant, table, row_id, version))
 
 
-def row_mac(keys: RowKeys, binding: bytes, content: bytes) -> bytes:
-    """Authenticate the content of one row. The binding ends in its own bracket, so no two pairs are alike."""
-    return hmac.digest(keys.mac.reveal(), _MAC_LABEL + binding + content, "sha256")
+def row_mac(keys: RowKeys, binding: bytes, content: bytes, blob: bytes | None = None) -> bytes:
+    """Authenticate one row. The blob's part has one length, and the binding ends in its own bracket."""
+    secret = b"\x01" + hashlib.sha256(blob).digest() if blob is not None else bytes(33)
+    return hmac.digest(keys.mac.reveal(), _MAC_LABEL + secret + binding + content, "sha256")
+
+
+def check_row(keys: RowKeys, tenant: str, table: str, raw: Any) -> bytes:
+    """Check the MAC of a row as the database gave it: id, MAC, version, content, blob; gives the content.
+
+    Raises:
+        TamperedError: The host did not write it in this place.
+    """
+    row_id, mac, version, content, blob = raw
+    if not (isinstance(row_id, str) and isinstance(version, int) and isinstance(content, str)):
+        raise TamperedError(table)
+    if not isinstance(mac, bytes) or not isinstance(blob, bytes | None):
+        raise TamperedError(table)
+    stored = content.encode("utf-8", "surrogatepass")
+    expected = row_mac(keys, row_binding(keys.deployment, tenant, table, row_id, version), stored, blob)
+    if not hmac.compare_digest(mac, expected):
+        raise TamperedError(table)
+    return stored

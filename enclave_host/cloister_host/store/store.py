@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from cloister_host.store.blobs import Blobs
 from cloister_host.store.database import Database
 from cloister_host.store.rows import RowKeys
+from cloister_host.store.state import States
 from cloister_host.store.tx import Tx
 
 __all__ = ["Store"]
@@ -25,6 +26,7 @@ class Store:
         self._database = Database(database) if isinstance(database, str) else database
         self._keys = row_keys
         self._blobs = Blobs(row_keys)
+        self._states = States(row_keys, self._database.snapshot)
 
     @property
     def kind(self) -> str:
@@ -52,22 +54,44 @@ class Store:
             alone: Wait until no other replica is in such a transaction (see `Database.begin`).
 
         Raises:
+            ConflictError: Another transaction was faster; everything here is undone and may be done again.
+            TamperedError: The database holds something else than the host wrote.
             UnavailableError: The database cannot be reached, is busy, or undid the transaction.
         """
         tx: Tx | None = None
         try:
-            with self._database.begin(alone=alone) as connection:
-                tx = Tx(connection, self._keys, self._blobs)
+            with self._database.begin(alone=alone) as session:
+                tx = Tx(session, self._keys, self._blobs, self._states)
                 yield tx
+                tx.write_states()
         except BaseException:
             if tx is not None and tx.rollback_actions:
-                with self._database.begin() as connection:
-                    aftermath = Tx(connection, self._keys, self._blobs)
+                with self._database.begin() as session:
+                    aftermath = Tx(session, self._keys, self._blobs, self._states)
                     for action in tx.rollback_actions:
                         action(aftermath)
+                    aftermath.write_states()
                 _run(aftermath.commit_actions)
             raise
         _run(tx.commit_actions)
+
+    def verify(self) -> Mapping[str, int]:
+        """Read every protected row of every tenant and compare; gives each tenant's counter.
+
+        Raises:
+            TamperedError: Rows were changed, deleted, put in or brought back, or there are none at all.
+            UnavailableError: The database cannot be reached.
+        """
+        with self._database.snapshot() as session:
+            return self._states.verify(session)
+
+    def forget_rows(self) -> None:
+        """Read every row from the database again when it is next asked for, and compare it."""
+        self._states.cache.clear()
+
+    def counters(self) -> Mapping[str, int]:
+        """The highest counter of each tenant that this process has seen."""
+        return self._states.counters()
 
     def close(self) -> None:
         """Close every connection."""

@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, TypeVar
 
 import msgspec
-import sqlalchemy
-from sqlalchemy import TextClause, bindparam, text
+from sqlalchemy import TextClause, text
 
 from cloister.secret import Secret
 from cloister_host.store.blobs import BlobKey, Blobs
 from cloister_host.store.canonical import canonical
-from cloister_host.store.rows import ExistsError, Row, RowKeys, Table, TamperedError, row_binding, row_mac
+from cloister_host.store.database import Session
+from cloister_host.store.ledger import Range
+from cloister_host.store.rows import (
+    AnyRow,
+    ExistsError,
+    Row,
+    RowKeys,
+    Table,
+    TamperedError,
+    check_row,
+    row_binding,
+    row_mac,
+)
+from cloister_host.store.state import States
+from cloister_host.store.statements import Rows
+from cloister_host.store.view import View
 
 __all__ = ["MAX_SCAN_ROWS", "Tx"]
 
 MAX_SCAN_ROWS: Final = 1000
 
 RecordT = TypeVar("RecordT", bound=msgspec.Struct)
+
+
+class Tenancy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Content of a `known_tenants` row: that a tenant has a state."""
+
+
+# Rows of nobody's: that a tenant's state, with all its rows, was deleted is noticed by them.
+_NOBODY: Final = ""
+_KNOWN: Final = Table("known_tenants", Tenancy, "tenant")
 
 
 class Tx:
@@ -31,12 +53,17 @@ class Tx:
         keys: The row keys, for tables with a shape of their own.
     """
 
-    def __init__(self, connection: sqlalchemy.Connection, keys: RowKeys, blobs: Blobs) -> None:
-        self._connection = connection
+    def __init__(self, session: Session, keys: RowKeys, blobs: Blobs, states: States) -> None:
+        self._session = session
         self._blobs = blobs
+        self._states = states
+        self._views: dict[str, View] = {}
         self._rolled_back: list[Callable[[Tx], object]] = []
         self._committed: list[Callable[[], object]] = []
         self.keys: Final = keys
+        if session.disturbed:
+            # What was verified is still true, but what somebody did to it should be found.
+            states.cache.clear()
 
     # --- protected rows -----------------------------------------------------------------------------
 
@@ -44,21 +71,21 @@ class Tx:
         """Read one row.
 
         Raises:
-            TamperedError: The row is not one the host wrote in this place.
+            TamperedError: The row is not one the host wrote in this place, not its latest version, or
+                it is missing.
         """
-        found = self._connection.execute(_sql(table.name).get, {"tenant": tenant, "id": row_id}).first()
-        return (
-            None
-            if found is None
-            else self._checked(table, tenant, found, lambda found_id: found_id == row_id)
-        )
+        known = self._view(tenant).known((table.name, row_id))
+        return known[0] if known is not None else self._read(table, tenant, row_id)
 
     def get_many(self, table: Table[RecordT], tenant: str, row_ids: Sequence[str]) -> dict[str, Row[RecordT]]:
         """Read the rows that exist among `row_ids`, by id."""
-        wanted = frozenset(row_ids)
-        found = self._connection.execute(_sql(table.name).get_many, {"tenant": tenant, "ids": list(wanted)})
-        rows = (self._checked(table, tenant, raw, wanted.__contains__) for raw in found)
-        return {row.id: row for row in rows}
+        view, found, wanted = self._view(tenant), {}, frozenset(row_ids)
+        for row_id in sorted(wanted):
+            known = view.known((table.name, row_id))
+            row = known[0] if known is not None else self._read(table, tenant, row_id, also=wanted)
+            if row is not None:
+                found[row_id] = row
+        return found
 
     def scan(
         self,
@@ -70,18 +97,14 @@ class Tx:
         limit: int = MAX_SCAN_ROWS,
     ) -> list[Row[RecordT]]:
         """Read rows in the order of their ids: those that begin with `prefix` and follow `after`."""
-        found = self._connection.execute(
-            _sql(table.name).scan,
-            {
-                "tenant": tenant,
-                "after": after,
-                "prefix": prefix,
-                # The first text that no longer begins with the prefix: ids never hold U+10FFFF.
-                "end": prefix + "\U0010ffff",
-                "limit": min(limit, MAX_SCAN_ROWS),
-            },
-        )
-        return [self._checked(table, tenant, raw, lambda row_id: row_id.startswith(prefix)) for raw in found]
+        wanted = min(limit, MAX_SCAN_ROWS)
+        found: list[Row[RecordT]] = []
+        for raw in self._scanned(table.name, tenant, max(prefix, after), prefix + _LAST):
+            if raw[0] > after and raw[0].startswith(prefix):
+                found.append(self._checked(table, tenant, raw))
+            if len(found) >= wanted:
+                break
+        return found
 
     def insert(
         self,
@@ -106,12 +129,12 @@ class Tx:
         Raises:
             ExistsError: There is one with this id.
         """
+        if self.get(table, tenant, row_id) is not None:
+            raise ExistsError(f"this {table.noun} exists already", hint="choose another name")
         if secret is not None:
             blob = self.blob_key(tenant, table.name).seal(row_id, 1, secret)
-        row = Row(tenant=tenant, id=row_id, version=1, record=record, blob=blob)
-        if self._write(_sql(table.name).insert, table, row) != 1:
-            raise ExistsError(f"this {table.noun} exists already", hint="choose another name")
-        return row
+        row = self._row(table, tenant, row_id, version=1, record=record, blob=blob)
+        return self._write(_sql(table.name).insert, table, row)
 
     def put(
         self,
@@ -130,10 +153,8 @@ class Tx:
         version = old.version + 1
         if secret is not None:
             blob = self.blob_key(tenant, table.name).seal(row_id, version, secret)
-        row = Row(tenant=tenant, id=row_id, version=version, record=record, blob=blob)
-        if self._write(_sql(table.name).update, table, row, old_version=old.version) != 1:
-            raise TamperedError(table.name)
-        return row
+        row = self._row(table, tenant, row_id, version=version, record=record, blob=blob)
+        return self._write(_sql(table.name).update, table, row)
 
     def put_many(
         self,
@@ -149,41 +170,49 @@ class Tx:
             table: The table.
             tenant: Whose rows they are.
             records: What to write, by id.
-            over: Those of them that are there, as read in this transaction.
+            over: Those of them that are there, as read in this transaction; of the others it was read that
+                they are not.
 
         Raises:
             TamperedError: The database does not hold what was just read from it.
         """
-        rows = {
-            row_id: Row(
-                tenant=tenant,
-                id=row_id,
-                version=over[row_id].version + 1 if row_id in over else 1,
-                record=record,
-                blob=None,
-            )
-            for row_id, record in records.items()
-        }
-        added = [self._parameters(table, row) for row_id, row in rows.items() if row_id not in over]
-        changed = [
-            self._parameters(table, row, old_version=row.version - 1)
-            for row_id, row in rows.items()
-            if row_id in over
-        ]
-        for statement, parameters in ((_sql(table.name).insert, added), (_sql(table.name).update, changed)):
-            if parameters and self._connection.execute(statement, parameters).rowcount != len(parameters):
-                raise TamperedError(table.name)
+        added: list[AnyRow] = []
+        changed: list[AnyRow] = []
+        for row_id, record in records.items():
+            old = over.get(row_id)
+            version = old.version + 1 if old else 1
+            row = self._row(table, tenant, row_id, version=version, record=record, blob=None)
+            (changed if old else added).append(row)
+        for statement, rows in ((_sql(table.name).insert, added), (_sql(table.name).update, changed)):
+            touched = self._session.execute_many(statement, [_parameters(row) for row in rows])
+            self._view(tenant).wrote_many(table.name, rows, touched=touched)
 
     def delete(self, table: Table[RecordT], tenant: str, row_id: str) -> bool:
         """Delete a row; tells whether it was there."""
-        result = self._connection.execute(_sql(table.name).delete, {"tenant": tenant, "id": row_id})
-        return result.rowcount == 1
+        if self.get(table, tenant, row_id) is None:
+            return False
+        result = self._session.execute(_sql(table.name).delete, {"tenant": tenant, "id": row_id})
+        self._view(tenant).wrote((table.name, row_id), None, touched=result.rowcount)
+        return True
+
+    def erase(self, table: str, tenant: str) -> int:
+        """Delete every row of a tenant in one protected table, unread; tells how many there were."""
+        view = self._view(tenant)
+        found = self._session.execute(_sql(table).macs, {"tenant": tenant}).all()
+        for row_id, mac in found:
+            view.erased((table, row_id), mac)
+        self._session.execute(_sql(table).erase, {"tenant": tenant})
+        return len(found)
 
     def reveal(self, table: Table[RecordT], row: Row[RecordT]) -> Secret:
         """Open the secret part of a row."""
         if row.blob is None:
             raise TamperedError(table.name)
         return Secret(self.blob_key(row.tenant, table.name).open(row.id, row.version, row.blob))
+
+    def protected_tables(self) -> frozenset[str]:
+        """The names of all protected tables."""
+        return frozenset(self._states.protected(self._session))
 
     # --- keys of a tenant ---------------------------------------------------------------------------
 
@@ -197,7 +226,7 @@ class Tx:
 
     def root_generations(self) -> frozenset[int]:
         """The generations of the root key that this store still holds, sealed."""
-        return frozenset(row[0] for row in self._connection.execute(text("SELECT generation FROM roots")))
+        return frozenset(row[0] for row in self._session.execute(_GENERATIONS))
 
     def seal_off(self, tenant: str, *, sealed: bool) -> None:
         """Let nothing of a tenant be opened any more, on any host of the store, or again."""
@@ -213,20 +242,23 @@ class Tx:
 
     # --- tables with a shape of their own -----------------------------------------------------------
 
-    def execute(self, statement: TextClause, parameters: Mapping[str, Any]) -> sqlalchemy.CursorResult[Any]:
+    def execute(self, statement: TextClause, parameters: Mapping[str, Any]) -> Rows:
         """Run one constant statement with bound parameters."""
-        return self._connection.execute(statement, parameters)
+        return self._session.execute(statement, parameters)
 
     def execute_many(self, statement: TextClause, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Run one constant statement for each set of parameters."""
-        if parameters:
-            self._connection.execute(statement, parameters)
+        self._session.execute_many(statement, parameters)
 
-    # --- what follows the transaction's end ---------------------------------------------------------
+    # --- the end of the transaction -----------------------------------------------------------------
 
-    def on_rollback(self, action: Callable[[Tx], object]) -> None:
-        """Do this in a transaction of its own if this one is rolled back: refusals are logged so."""
-        self._rolled_back.append(action)
+    def defer_durability(self) -> None:
+        """Commit without waiting for the disk: a crash may lose this transaction, never reorder it.
+
+        For the first of two transactions, when nothing outside the store sees what was done here before
+        the second one is durable.
+        """
+        self._session.deferred = True
 
     def on_commit(self, action: Callable[[], object]) -> None:
         """Do this once the transaction is committed: what is remembered in memory changes only then."""
@@ -237,46 +269,113 @@ class Tx:
         """What `on_commit` was given."""
         return tuple(self._committed)
 
+    def on_rollback(self, action: Callable[[Tx], object]) -> None:
+        """Do this in a transaction of its own if this one is rolled back: refusals are logged so."""
+        self._rolled_back.append(action)
+
     @property
     def rollback_actions(self) -> Sequence[Callable[[Tx], object]]:
         """What `on_rollback` was given."""
         return tuple(self._rolled_back)
 
+    def write_states(self) -> None:
+        """Write the next state of every tenant whose rows were changed; the last thing before the commit.
+
+        Raises:
+            ConflictError: Another transaction has changed something this one used.
+        """
+        for tenant, view in list(self._views.items()):
+            if view.changed and view.is_new and tenant != _NOBODY:
+                self.insert(_KNOWN, _NOBODY, tenant, Tenancy())
+        for _, view in sorted(self._views.items()):
+            if view.changed:
+                view.commit()
+
     # ------------------------------------------------------------------------------------------------
 
-    def _write(self, statement: TextClause, table: Table[RecordT], row: Row[RecordT], **more: Any) -> int:
-        return self._connection.execute(statement, self._parameters(table, row, **more)).rowcount
+    def _view(self, tenant: str) -> View:
+        view = self._views.get(tenant)
+        if view is None:
+            view = self._views[tenant] = View(self._session, self._states, tenant)
+            if view.is_new and tenant != _NOBODY and self.get(_KNOWN, _NOBODY, tenant) is not None:
+                raise TamperedError(_KNOWN.name)
+        return view
 
-    def _parameters(self, table: Table[RecordT], row: Row[RecordT], **more: Any) -> dict[str, Any]:
-        content = canonical(row.record)
-        return {
-            "tenant": row.tenant,
-            "id": row.id,
-            "version": row.version,
-            "content": content.decode(),
-            "secret": row.blob,
-            "mac": row_mac(self.keys, self._binding(table, row.tenant, row.id, row.version), content),
-            **more,
-        }
+    def _scanned(self, table: str, tenant: str, start: str, end: str) -> Iterator[Any]:
+        """Rows of whole ranges, from the one that `start` stands in up to the one that `end` stands in."""
+        view, statement = self._view(tenant), _sql(table).scan
 
-    def _binding(self, table: Table[RecordT], tenant: str, row_id: str, version: int) -> bytes:
-        return row_binding(self.keys.deployment, tenant, table.name, row_id, version)
+        def read(part: Range) -> Sequence[Any]:
+            bounds = {"tenant": tenant, "start": part.start, "end": part.end or _LAST}
+            return self._session.execute(statement, bounds).all()
 
-    def _checked(
-        self, table: Table[RecordT], tenant: str, raw: Any, asked_for: Callable[[str], bool]
+        at: str | None = start
+        while at is not None and at < end:
+            part = view.range_of(table, at)
+            yield from view.verified(table, at, read, scanned=True)
+            at = part.end
+
+    def _read(
+        self, table: Table[RecordT], tenant: str, row_id: str, *, also: frozenset[str] = frozenset()
+    ) -> Row[RecordT] | None:
+        """Read a row with its range; keep those of the same range that are asked for next."""
+        view, sql = self._view(tenant), _sql(table.name)
+        statement, wanted = (sql.scan, {}) if len(also) > 1 else (sql.get, {"id": row_id})
+
+        def read(part: Range) -> Sequence[Any]:
+            bounds = {"tenant": tenant, "start": part.start, "end": part.end or _LAST}
+            return self._session.execute(statement, {**bounds, **wanted}).all()
+
+        found: Row[RecordT] | None = None
+        for raw in view.verified(table.name, row_id, read):
+            if raw[0] == row_id:
+                found = self._checked(table, tenant, raw)
+            elif raw[0] in also:
+                view.remember((table.name, raw[0]), self._checked(table, tenant, raw))
+        view.remember((table.name, row_id), found)
+        return found
+
+    def _write(self, statement: TextClause, table: Table[RecordT], row: Row[RecordT]) -> Row[RecordT]:
+        result = self._session.execute(statement, _parameters(row))
+        self._view(row.tenant).wrote((table.name, row.id), row, touched=result.rowcount)
+        return row
+
+    def _row(
+        self,
+        table: Table[RecordT],
+        tenant: str,
+        row_id: str,
+        *,
+        version: int,
+        record: RecordT,
+        blob: bytes | None,
     ) -> Row[RecordT]:
-        """Trust a row only after its MAC, and only as an answer to what was asked."""
-        row_id, version, content, blob, mac = raw
-        if not (isinstance(row_id, str) and isinstance(version, int) and isinstance(content, str)):
-            raise TamperedError(table.name)
-        if not isinstance(mac, bytes) or not isinstance(blob, bytes | None):
-            raise TamperedError(table.name)
-        stored = content.encode("utf-8", "surrogatepass")
-        expected = row_mac(self.keys, self._binding(table, tenant, row_id, version), stored)
-        if not hmac.compare_digest(mac, expected) or not asked_for(row_id):
-            raise TamperedError(table.name)
+        binding = row_binding(self.keys.deployment, tenant, table.name, row_id, version)
+        mac = row_mac(self.keys, binding, canonical(record), blob)
+        return Row(tenant=tenant, id=row_id, version=version, record=record, blob=blob, mac=mac)
+
+    def _checked(self, table: Table[RecordT], tenant: str, raw: Any) -> Row[RecordT]:
+        """Trust a row only after its MAC."""
+        row_id, mac, version, _, blob = raw
+        stored = check_row(self.keys, tenant, table.name, raw)
         record = msgspec.json.decode(stored, type=table.record)
-        return Row(tenant=tenant, id=row_id, version=version, record=record, blob=blob)
+        return Row(tenant=tenant, id=row_id, version=version, record=record, blob=blob, mac=mac)
+
+
+def _parameters(row: AnyRow) -> dict[str, Any]:
+    return {
+        "tenant": row.tenant,
+        "id": row.id,
+        "version": row.version,
+        "content": canonical(row.record).decode(),
+        "secret": row.blob,
+        "mac": row.mac,
+    }
+
+
+_GENERATIONS: Final = text("SELECT generation FROM roots")
+# Above every id: ids never hold U+10FFFF.
+_LAST: Final = "\U0010ffff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,33 +383,34 @@ class _Sql:
     """The statements of one protected table."""
 
     get: TextClause
-    get_many: TextClause
     scan: TextClause
     insert: TextClause
     update: TextClause
     delete: TextClause
+    macs: TextClause
+    erase: TextClause
 
 
 @cache
 def _sql(name: str) -> _Sql:
-    columns = "SELECT id, version, content, secret, mac"
+    where = f"FROM {name} WHERE tenant = :tenant AND id >= :start AND id < :end"
     # S608 below: `name` is a constant of the program, never input.
     return _Sql(
-        get=text(f"{columns} FROM {name} WHERE tenant = :tenant AND id = :id"),
-        get_many=text(f"{columns} FROM {name} WHERE tenant = :tenant AND id IN :ids").bindparams(
-            bindparam("ids", expanding=True)
+        # The id and MAC of a whole range, and all of the one row that is wanted.
+        get=text(
+            "SELECT id, mac, CASE WHEN id = :id THEN version END, CASE WHEN id = :id THEN content END,"
+            f" CASE WHEN id = :id THEN secret END {where}"
         ),
-        scan=text(
-            f"{columns} FROM {name} WHERE tenant = :tenant AND id > :after AND id >= :prefix AND id < :end"
-            " ORDER BY id LIMIT :limit"
-        ),
+        scan=text(f"SELECT id, mac, version, content, secret {where} ORDER BY id"),
         insert=text(
             f"INSERT INTO {name} (tenant, id, version, content, secret, mac)"  # noqa: S608 (a constant)
             " VALUES (:tenant, :id, :version, :content, :secret, :mac) ON CONFLICT (tenant, id) DO NOTHING"
         ),
         update=text(
             f"UPDATE {name} SET version = :version, content = :content, secret = :secret, mac = :mac"  # noqa: S608 (a constant)
-            " WHERE tenant = :tenant AND id = :id AND version = :old_version"
+            " WHERE tenant = :tenant AND id = :id AND version = :version - 1"
         ),
         delete=text(f"DELETE FROM {name} WHERE tenant = :tenant AND id = :id"),  # noqa: S608 (a constant)
+        macs=text(f"SELECT id, mac FROM {name} WHERE tenant = :tenant"),  # noqa: S608 (a constant)
+        erase=text(f"DELETE FROM {name} WHERE tenant = :tenant"),  # noqa: S608 (a constant)
     )

@@ -6,6 +6,7 @@ import pytest
 
 from cloister.errors import ConfigurationError, DeniedError, IdentityError, LimitError
 from cloister_host.identity.caller import Caller
+from cloister_host.store import TamperedError
 from support.host_world import HostWorld
 
 
@@ -103,4 +104,5 @@ def test_a_revoked_key_put_back_in_the_database_is_refused(host: HostWorld, app:
     rows = host.pen("SELECT * FROM api_keys WHERE id = ?", one[4:20])
     rotate(host)
     host.pen(f"INSERT INTO api_keys VALUES ({', '.join('?' * len(rows[0]))})", *rows[0])
-    assert not accepted(host, one)
+    with pytest.raises(TamperedError):
+        accepted(host, one)

@@ -84,11 +84,30 @@ def test_a_reply_is_kept_for_a_request_that_was_undone(host: HostWorld) -> None:
 
 @pytest.mark.parametrize("change", ["digest = 'text'", "reply = 7", "reply = 'text'"])
 def test_a_row_that_is_not_even_bytes_is_found(host: HostWorld, change: str) -> None:
+    host.only_sqlite("columns have types")
     begin(host)
     finish(host)
     host.pen(f"UPDATE requests SET {change}")
     with pytest.raises(TamperedError):
         begin(host)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_record_that_the_database_lost_is_noticed(host: HostWorld, *, answered: bool) -> None:
+    begin(host)
+    if answered:
+        finish(host)
+    host.pen("DELETE FROM requests")
+    with pytest.raises(TamperedError):
+        begin(host)
+
+
+def test_a_record_that_was_given_another_digest_is_noticed(host: HostWorld) -> None:
+    begin(host)
+    finish(host)
+    host.pen("UPDATE requests SET digest = ?", OTHER)
+    with pytest.raises(TamperedError):
+        begin(host, digest=OTHER)
 
 
 def test_of_many_at_once_one_is_the_first(host: HostWorld) -> None:

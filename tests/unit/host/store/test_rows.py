@@ -137,8 +137,8 @@ def test_an_authentic_row_is_no_answer_to_another_question(
     host.pen("DROP TABLE policies")
     host.pen("ALTER TABLE lies RENAME TO policies")
     assert read(host, "a") is not None
-    with pytest.raises(TamperedError), host.store.begin() as tx:
-        ask(tx)
+    with host.store.begin() as tx:
+        assert not ask(tx)
 
 
 def test_scan_gives_pages_in_order_and_only_what_was_asked_for(host: HostWorld) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from cloister.errors import ConfigurationError, UnavailableError
 from cloister_host.keymanager.root import RootKey
-from cloister_host.store import Database, Store, Table, Tx, database
+from cloister_host.store import ConflictError, Database, Store, Table, Tx, database
 from support.host_world import HostWorld
 
 
@@ -60,11 +60,15 @@ def test_concurrent_read_modify_write_loses_nothing(host: HostWorld) -> None:
     with host.store.begin() as tx:
         tx.insert(COUNTS, "acme", "a", Count(0))
 
-    def add(_: int) -> None:
-        with host.store.begin() as tx:
-            row = tx.get(COUNTS, "acme", "a")
-            assert row is not None
-            tx.put(COUNTS, "acme", "a", Count(row.record.value + 1))
+    def add(number: int) -> None:
+        try:
+            with host.store.begin() as tx:
+                row = tx.get(COUNTS, "acme", "a")
+                assert row is not None
+                tx.put(COUNTS, "acme", "a", Count(row.record.value + 1))
+        except ConflictError:
+            # On PostgreSQL they run side by side; whoever was slower was undone.
+            add(number)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(add, range(200)))
@@ -75,6 +79,7 @@ def test_concurrent_read_modify_write_loses_nothing(host: HostWorld) -> None:
 
 
 def test_a_store_that_stays_busy_is_unavailable(host: HostWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.only_sqlite("many transactions are open at once")
     monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
     entered, leave = threading.Event(), threading.Event()
 
@@ -160,7 +165,7 @@ def test_every_protected_table_has_the_columns_that_rows_need(host: HostWorld) -
     plain |= {"log_tiles", "log_heads", "log_tenants", "receipt_evidence"}
     tables = {name for [name] in host.pen("SELECT name FROM sqlite_master WHERE type = 'table'")} - plain
     assert {"grants", "principals", "api_keys", "keys", "key_versions", "tenants"} <= tables
-    for table in tables:
+    for table in tables - {"tenant_states", "tenant_changes"}:
         columns = [column[1] for column in host.pen(f"PRAGMA table_info({table})")]
         assert columns == shape, table
 
@@ -183,10 +188,10 @@ def test_a_url_that_cannot_be_used_is_refused_without_repeating_it(url: str) -> 
     assert "hunter2" not in str(caught.value)
 
 
-def test_commits_are_synchronous_and_deleted_content_is_overwritten(host: HostWorld) -> None:
+def test_deleted_content_is_overwritten_and_the_log_is_written_ahead(host: HostWorld) -> None:
     from sqlalchemy import text
 
+    host.only_sqlite("these are settings of SQLite")
     with host.store.begin() as tx:
-        assert tx.execute(text("PRAGMA synchronous"), {}).scalar() == 2
         assert tx.execute(text("PRAGMA secure_delete"), {}).scalar() == 1
         assert tx.execute(text("PRAGMA journal_mode"), {}).scalar() == "wal"

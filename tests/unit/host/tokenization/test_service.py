@@ -257,8 +257,7 @@ def test_a_clock_set_back_opens_no_new_budget(world: World, app: Caller) -> None
 def test_a_budget_edited_in_the_database_is_found(world: World, app: Caller) -> None:
     world.policy("pins", PINS)
     world.call(app, "token.detokenize", policy="pins", tokens=["x"])
-    with world.store.begin() as tx:
-        tx.execute(text("UPDATE token_budgets SET content = replace(content, '1', '0')"), {})
+    world.pen("UPDATE token_budgets SET content = replace(content, '1', '0')")
     with pytest.raises(TamperedError):
         world.call(app, "token.detokenize", policy="pins", tokens=["x"])
 
@@ -460,12 +459,10 @@ def test_a_vault_row_changed_in_the_database_is_found(world: World, app: Caller,
 def test_look_up_hashes_swapped_in_the_database_are_found(world: World, app: Caller) -> None:
     world.policy("pins", PINS, deterministic=True)
     world.call(app, "token.tokenize", policy="pins", values=["1111", "2222"])
-    with world.store.begin() as tx:
-        first, second = tx.execute(text("SELECT token, lookup FROM vault"), {}).fetchall()
-        tx.execute(text("UPDATE vault SET lookup = NULL"), {})
-        swap = text("UPDATE vault SET lookup = :lookup WHERE token = :token")
-        tx.execute(swap, {"token": first.token, "lookup": second.lookup})
-        tx.execute(swap, {"token": second.token, "lookup": first.lookup})
+    (first, lookup), (second, other_lookup) = world.pen("SELECT token, lookup FROM vault")
+    world.pen("UPDATE vault SET lookup = NULL")
+    world.pen("UPDATE vault SET lookup = ? WHERE token = ?", other_lookup, first)
+    world.pen("UPDATE vault SET lookup = ? WHERE token = ?", lookup, second)
     with pytest.raises(TamperedError):
         world.call(app, "token.tokenize", policy="pins", values=["1111"])
 
