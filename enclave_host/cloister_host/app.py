@@ -188,7 +188,7 @@ def build(
             schedule=settings.deliveries,
         )
         stack.callback(functions.close)
-        scheduler = Scheduler(services.store.begin, services.chores())
+        scheduler = Scheduler(services.store.begin, services.chores(), [functions.secret_rotation.rotate_due])
         stack.callback(scheduler.close)
         services.log.open(witness)
         sequencer = Sequencer(services.audit, services.log)

@@ -73,7 +73,7 @@ class Services:
 
     def chores(self) -> Sequence[Chore]:
         """What the scheduler does for these services."""
-        return (self.key_administration.keep, self.key_transfer.keep)
+        return (self.key_administration.keep, self.key_transfer.keep, self.secrets.keep)
 
     def operations(self) -> Mapping[str, Operation]:
         """Every operation of these services, by name."""
@@ -118,7 +118,8 @@ def build_services(
     approvers = Approvers(grants)
     quorum = Quorum(approvers, audit, clock)
     principals = PrincipalService(hasher, grants, quorum, audit, clock)
-    ring = KeyRing(ForwardClock(clock))
+    forward = ForwardClock(clock)
+    ring = KeyRing(forward)
     usage = Usage()
     keymanager = KeyManager(ring, usage, grants, audit, clock)
     return Services(
@@ -169,7 +170,7 @@ def build_services(
         tokenization=TokenizationService(
             ring=ring, vault=Vault(clock), grants=grants, quorum=quorum, audit=audit, clock=clock
         ),
-        secrets=Secrets(grants, audit, clock),
+        secrets=Secrets(grants, audit, forward),
         replay=ReplayGuard(clock),
         idempotency=Idempotency(clock),
     )

@@ -25,6 +25,7 @@ from cloister_host.functions.signers import Signers
 from cloister_host.functions.streaming import Streaming
 from cloister_host.functions.workers import Pool
 from cloister_host.operations import Operation
+from cloister_host.secrets.rotation import SecretRotation
 from cloister_host.services import Services
 
 __all__ = ["FunctionParts", "Signer", "build_functions"]
@@ -45,6 +46,7 @@ class FunctionParts:
     job_service: JobService
     deliveries: DeliveryService
     dispatcher: Dispatcher
+    secret_rotation: SecretRotation
     pool: Pool
     egress: Egress
 
@@ -56,6 +58,7 @@ class FunctionParts:
             **self.job_service.operations(),
             **self.streaming.operations(),
             **self.deliveries.operations(),
+            **self.secret_rotation.operations(),
         }
 
     def start(self) -> None:
@@ -144,6 +147,13 @@ def build_functions(
             grants=services.grants,
             audit=services.audit,
             schedule=schedule,
+        ),
+        secret_rotation=SecretRotation(
+            secrets=services.secrets,
+            invocation=invocation,
+            keys=services.keymanager,
+            audit=services.audit,
+            begin=services.store.begin,
         ),
         pool=pool,
         egress=way_out,

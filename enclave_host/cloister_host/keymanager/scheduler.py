@@ -11,6 +11,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Final
 
 import structlog
@@ -20,7 +21,7 @@ from cloister_host.identity.caller import SYSTEM_TENANT, Caller
 from cloister_host.identity.records import TENANTS
 from cloister_host.store import Tx
 
-__all__ = ["SCHEDULER", "Chore", "Scheduler"]
+__all__ = ["SCHEDULER", "Chore", "Errand", "Scheduler"]
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +31,8 @@ _PAGE: Final = 100
 
 Chore = Callable[[Tx, Caller, str], str]
 """Does what is due behind a place in a tenant's rows; tells the place to go on from, empty at the end."""
+Errand = Callable[[str], None]
+"""Does what is due for a tenant with work outside the store, in transactions of its own."""
 
 
 class Scheduler:
@@ -38,6 +41,7 @@ class Scheduler:
     Args:
         begin: Opens a transaction.
         chores: What there is to do.
+        errands: What there is to do outside of the store.
         poll_seconds: How long it rests between two rounds, give or take a tenth, so that replicas spread.
     """
 
@@ -45,11 +49,13 @@ class Scheduler:
         self,
         begin: Callable[[], AbstractContextManager[Tx]],
         chores: Sequence[Chore],
+        errands: Sequence[Errand] = (),
         *,
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self._begin = begin
         self._chores = chores
+        self._errands = errands
         self._poll_seconds = poll_seconds
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
@@ -67,9 +73,10 @@ class Scheduler:
     def round(self) -> None:
         """Do what is due, once. A tenant whose rows are damaged stops nobody else's."""
         for tenant in self._tenants():
-            for chore in self._chores:
+            chores: list[Errand] = [partial(self._do, chore) for chore in self._chores]
+            for work in (*chores, *self._errands):
                 try:
-                    self._do(chore, tenant)
+                    work(tenant)
                 except CloisterError as error:
                     log.warning("scheduler.paused", code=error.code)
                 if self._stopping.is_set():

@@ -1,4 +1,4 @@
-"""Secrets a tenant gives the host to send to declared origins; nobody reads them back."""
+"""Secrets of a tenant: for the egress of its functions, and for nobody else unless that is granted."""
 
 from cloister_host.secrets.service import Secrets, SecretValue
 

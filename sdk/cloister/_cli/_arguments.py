@@ -7,11 +7,11 @@ import sys
 from datetime import datetime
 from pathlib import Path
 from time import time
-from typing import Final
+from typing import Any, Final
 
 from cloister.errors import ConfigurationError
 
-__all__ = ["read_data", "read_lines", "seconds", "when"]
+__all__ = ["given", "read_data", "read_lines", "seconds", "when"]
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
 _PERIOD: Final = re.compile(r"([1-9][0-9]{0,9})([smhdwy]?)").fullmatch
@@ -50,6 +50,11 @@ def when(time_: str | None) -> int | None:
             f"{time_!r} is not a time", hint="2030-01-31T09:00:00+00:00, or +90d from now"
         )
     return int(moment.timestamp())
+
+
+def given(**members: Any) -> dict[str, Any]:
+    """The members of a payload whose options were given."""
+    return {name: value for name, value in members.items() if value is not None}
 
 
 def read_data(file: Path | None) -> bytes:

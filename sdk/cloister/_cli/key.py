@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from cloister import jose
-from cloister._cli._arguments import read_data, read_lines, seconds, when
+from cloister._cli._arguments import given, read_data, read_lines, seconds, when
 from cloister._cli._client import call, show, write_private
 from cloister._cli.values import Context, each_context
 from cloister.client import Client
@@ -57,7 +57,7 @@ def create(
     """Create a key with its first version."""
     rules = _rules(rotate_every, active, recipients, max_messages, destroy_wait)
     payload = {"key": name, "purpose": purpose, "exportable": exportable, **rules}
-    show(call("key.create", payload | _given(alg=alg, activate_at=when(activate_at))))
+    show(call("key.create", payload | given(alg=alg, activate_at=when(activate_at))))
 
 
 @app.command("list")
@@ -85,7 +85,7 @@ def rotate(
     if_kid: Annotated[str | None, typer.Option(help="Only if this is still the newest version.")] = None,
 ) -> None:
     """Add a version; new values are sealed under it, old ones still open."""
-    show(call("key.rotate", {"key": name} | _given(activate_at=when(activate_at), if_kid=if_kid)))
+    show(call("key.rotate", {"key": name} | given(activate_at=when(activate_at), if_kid=if_kid)))
 
 
 @app.command("state")
@@ -100,7 +100,7 @@ def state(
 ) -> None:
     """Move a version to another state (NIST SP 800-57); `destroy` is a command of its own."""
     payload = {"kid": kid, "state": to, "accept_processing": accept_processing}
-    show(call("key.state", payload | _given(reason=reason)))
+    show(call("key.state", payload | given(reason=reason)))
 
 
 @app.command("schedule")
@@ -123,8 +123,8 @@ def schedule(
     payload: dict[str, Any] = {
         "key": name,
         **_rules(rotate_every, active, recipients, max_messages, destroy_wait),
-        **_given(min_seal=min_seal, min_open=min_open, kid=kid),
-        **_given(activate_at=when(activate_at), deactivate_at=when(deactivate_at)),
+        **given(min_seal=min_seal, min_open=min_open, kid=kid),
+        **given(activate_at=when(activate_at), deactivate_at=when(deactivate_at)),
     }
     if clear:
         payload["clear"] = clear
@@ -137,7 +137,7 @@ def destroy(
     wait: Annotated[str | None, typer.Option(help="How long there is a way back.")] = None,
 ) -> None:
     """Stop a version now, and destroy it when its waiting period ends."""
-    show(call("key.destroy", {"kid": kid} | _given(wait_seconds=seconds(wait))))
+    show(call("key.destroy", {"kid": kid} | given(wait_seconds=seconds(wait))))
 
 
 @app.command("restore")
@@ -253,17 +253,13 @@ def _rules(
     max_messages: int | None,
     destroy_wait: str | None,
 ) -> dict[str, Any]:
-    return _given(
+    return given(
         rotate_seconds=seconds(rotate_every),
         active_seconds=seconds(active),
         recipient_seconds=seconds(recipients),
         max_messages=max_messages,
         destroy_wait_seconds=seconds(destroy_wait),
     )
-
-
-def _given(**members: Any) -> dict[str, Any]:
-    return {name: value for name, value in members.items() if value is not None}
 
 
 def _material(raw: bytes) -> bytes | dict[str, Any]:

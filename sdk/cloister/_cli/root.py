@@ -29,8 +29,10 @@ OWN: Final = (
     "proposal",
     "quorum",
     "receipt",
+    "secret",
     "signer",
     "tenant",
+    "token-policy",
     "witness",
 )
 
@@ -86,7 +88,7 @@ def _root(
 
 
 def _own(name: str) -> typer.Typer:
-    app: typer.Typer = import_module(f"cloister._cli.{name}").app
+    app: typer.Typer = import_module(f"cloister._cli.{name.replace('-', '_')}").app
     return app
 
 

@@ -53,6 +53,45 @@ def test_the_guide_runs_as_written(tenant, tmp_path):
     assert [version["state"] for version in versions] == ["deactivated", "active", "pre_activation"]
 
 
+@pytest.mark.parametrize("guide", ["secrets.md", "tokenization.md"])
+def test_the_guides_to_secrets_and_tokens_run_as_written(tenant, tmp_path, guide):
+    printed = "".join(run_blocks(DOCS / guide, tmp_path, tenant.environment("admin")))
+    if guide == "secrets.md":
+        assert "s3cr3t-2" in printed
+        assert "rotate-partner@prod" in printed
+    else:
+        assert '"domain": "1000000000"' in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("pin.toml", 'plan = "ff1"\ntype = "pin"\nlength = 4\n', "10,000"),
+        ("bad.toml", "plan = ", "neither TOML nor JSON"),
+        ("list.json", "[]", "neither TOML nor JSON"),
+        ("deep.json", "[" * 100_000, "neither TOML nor JSON"),
+        ("odd.json", '{"plan": "vault", "magic": 1}', "API description"),
+        ("none.json", None, "cannot be read"),
+    ],
+)
+def test_a_policy_that_cannot_be_is_refused_with_the_reason(tenant, tmp_path, name, text, said):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    for command in (["check", name], ["create", name, "--name", "p"]):
+        done = subprocess.run(
+            [CLOISTER, "token-policy", *command],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], **tenant.environment("admin")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode != 0
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+    assert tenant.admin.call("policy.list", {})["policies"] == []
+
+
 def test_the_client_does_what_the_guide_says_it_does(tenant, app):
     ciphertext = app.encrypt(b"hello", key="notes", aad=b"17")
     assert app.decrypt(ciphertext, aad=b"17") == b"hello"
@@ -133,7 +172,11 @@ def test_one_operation_needs_its_own_grant(tenant, app):
         (["key", "restore", "notes.1"], "way back"),
         (["key", "destroy", "notes.1", "--wait", "1d"], "longer"),
         (["key", "schedule", "notes", "--min-open", "9"], "rotate first"),
-        (["key", "import", "x", "--file", "nothing"], ""),
+        (["key", "import", "x", "--file", "nothing"], "cannot be read"),
+        (["secret", "get", "nothing"], "grant"),
+        (["secret", "put", "x", "--ttl", "soon"], "90d"),
+        (["secret", "put", "x"], "pipe it in"),
+        (["secret", "rotate", "nothing"], "secret.put"),
         (["key", "verify", "rubbish"], ""),
     ],
 )
