@@ -29,18 +29,14 @@ def put(
     ttl: Annotated[str | None, typer.Option(help="How long the value is good, as 30d.")] = None,
 ) -> None:
     """Store a new version of a secret."""
+    options = given(if_version=if_version, ttl_seconds=seconds(ttl))
     try:
         value = read_data(file).decode().rstrip("\r\n")
     except UnicodeDecodeError:
         raise ConfigurationError("the secret is not text", hint="encode it, as with base64") from None
     if not value:
         raise ConfigurationError("the secret is empty", hint="give --file or pipe it in")
-    show(
-        call(
-            "secret.put",
-            {"secret": name, "value": value} | given(if_version=if_version, ttl_seconds=seconds(ttl)),
-        )
-    )
+    show(call("secret.put", {"secret": name, "value": value, **options}))
 
 
 @app.command("get")
