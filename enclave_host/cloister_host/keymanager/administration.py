@@ -38,6 +38,7 @@ NOT_KNOWN: Final = (
     "values sealed under a data key beyond the number it was leased for are counted as that number",
     "values sealed offline to a public half, and copies of any value, are not seen by the host",
     "values that were deleted are not subtracted",
+    "what a client seals with a data key that it had unwrapped is not seen by the host",
 )
 _RULES: Final = (
     "active_seconds",

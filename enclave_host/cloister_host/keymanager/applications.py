@@ -10,6 +10,7 @@ from typing import Final, cast
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from cloister.envelope import Dek
 from cloister.envelope.raw import Raw, encrypt_aad
 from cloister.errors import CloisterError, ConfigurationError, OpenError
 from cloister.jose import b64url_decode, b64url_encode, unwrap_key
@@ -37,7 +38,7 @@ from cloister_host.policy.grants import Grants
 from cloister_host.store import Tx
 from cloister_host.store.canonical import digest
 
-__all__ = ["KeyApplications", "decode", "decrypt_raw", "encrypt_raw"]
+__all__ = ["KeyApplications", "RawCipher", "decode"]
 
 IV_BYTES: Final = 12
 WRAPPED_BYTES: Final = 40
@@ -81,10 +82,8 @@ class KeyApplications:
         dek = self._manager.lease_dek(
             tx, caller.tenant, held, messages=len(data), size_bytes=sum(map(len, data))
         )
-        made = [
-            encrypt_raw(dek.charge_object(len(item)).reveal(), dek.encrypted_key, held.kid, item, bound)
-            for item, bound in zip(data, aad, strict=True)
-        ]
+        cipher = RawCipher()
+        made = [cipher.encrypt(dek, item, bound) for item, bound in zip(data, aad, strict=True)]
         self._record(tx, caller, "key.encrypt", held, len(data))
         return Ciphertexts(kid=held.kid, ciphertexts=made)
 
@@ -93,14 +92,14 @@ class KeyApplications:
         aad = _aad(request.aad, len(request.ciphertexts))
         raws = [_parsed(text) for text in request.ciphertexts]
         self._require_each(tx, caller, "decrypt", raws)
-        find = self._finder(tx, caller.tenant, "seal")
+        find, cipher = self._finder(tx, caller.tenant, "seal"), RawCipher()
         data: list[str | None] = []
         errors: dict[str, str] = {}
         for place, (raw, bound) in enumerate(zip(raws, aad, strict=True)):
             try:
                 if raw is None:
                     raise OpenError
-                data.append(b64url_encode(decrypt_raw(raw, find(raw.kid), bound)))
+                data.append(b64url_encode(cipher.decrypt(raw, find(raw.kid), bound)))
             except OpenError as error:
                 data.append(None)
                 errors[str(place)] = error.code
@@ -221,21 +220,32 @@ class KeyApplications:
         )
 
 
-def encrypt_raw(dek: bytes, encrypted_key: bytes, kid: str, data: bytes, aad: bytes) -> str:
-    """Encrypt under a data key whose use was counted (envelope SPEC section 7)."""
-    iv = os.urandom(IV_BYTES)
-    body = encrypted_key + iv + AESGCM(dek).encrypt(iv, data, encrypt_aad(kid, aad))
-    return str(Raw(kind="cle1", kid=kid, body=body))
+class RawCipher:
+    """Encrypts and decrypts a batch (envelope SPEC section 7); each data key is unwrapped once."""
 
+    def __init__(self) -> None:
+        self._opened: dict[tuple[str, bytes], AESGCM] = {}
+        self._sealing: tuple[bytes, AESGCM] | None = None
 
-def decrypt_raw(raw: Raw, held: HeldKey, aad: bytes) -> bytes:
-    """Decrypt a ciphertext; raises `OpenError` for every failure alike."""
-    wrapped, rest = raw.body[:WRAPPED_BYTES], raw.body[WRAPPED_BYTES:]
-    dek = unwrap_key(wrapped, held.key).reveal()
-    try:
-        return AESGCM(dek).decrypt(rest[:IV_BYTES], rest[IV_BYTES:], encrypt_aad(raw.kid, aad))
-    except InvalidTag:
-        raise OpenError from None
+    def encrypt(self, dek: Dek, data: bytes, aad: bytes) -> str:
+        """Encrypt under a data key; its use is counted. Raises `LimitError`."""
+        key = dek.charge_object(len(data))
+        if self._sealing is None or self._sealing[0] != dek.encrypted_key:
+            self._sealing = (dek.encrypted_key, AESGCM(key.reveal()))
+        iv = os.urandom(IV_BYTES)
+        sealed = self._sealing[1].encrypt(iv, data, encrypt_aad(dek.kid, aad))
+        return str(Raw(kind="cle1", kid=dek.kid, body=dek.encrypted_key + iv + sealed))
+
+    def decrypt(self, raw: Raw, held: HeldKey, aad: bytes) -> bytes:
+        """Decrypt a ciphertext; raises `OpenError` for every failure alike."""
+        wrapped, rest = raw.body[:WRAPPED_BYTES], raw.body[WRAPPED_BYTES:]
+        entry = (held.kid, wrapped)
+        if entry not in self._opened:
+            self._opened[entry] = AESGCM(unwrap_key(wrapped, held.key).reveal())
+        try:
+            return self._opened[entry].decrypt(rest[:IV_BYTES], rest[IV_BYTES:], encrypt_aad(raw.kid, aad))
+        except InvalidTag:
+            raise OpenError from None
 
 
 def decode(text: str) -> bytes:

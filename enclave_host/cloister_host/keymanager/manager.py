@@ -152,9 +152,14 @@ class KeyManager:
         return _draw_data_key(held, self._usage.lease(tx, tenant, held, wanted=messages))
 
     def wrap(self, tx: Tx, tenant: str, key: str, dek: Secret) -> tuple[str, bytes]:
-        """Wrap a DEK under the current version of a key; returns kid and wrapped DEK."""
+        """Wrap a DEK that came from outside under the current version of a key; returns kid and wrapped DEK.
+
+        Raises:
+            ConfigurationError: There is no such key, or it wraps nothing now.
+            LimitError: The version has not all the messages left that such a DEK may seal.
+        """
         held = self._symmetric(self._ring.current(tx, tenant, key))
-        self._usage.lease(tx, tenant, held, wanted=MAX_DEK_MESSAGES)
+        self._usage.lease(tx, tenant, held, wanted=MAX_DEK_MESSAGES, least=MAX_DEK_MESSAGES)
         return held.kid, wrap_key(dek, held.key)
 
     def unwrap(self, tx: Tx, tenant: str, kid: str, encrypted_key: bytes, ek: str | None) -> Secret:

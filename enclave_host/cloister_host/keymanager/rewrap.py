@@ -16,7 +16,7 @@ from cloister.secret import Secret
 from cloister_host.audit import Audit
 from cloister_host.identity.caller import Caller
 from cloister_host.keymanager.application_messages import Rewrap, RewrapItem, Rewrapped
-from cloister_host.keymanager.applications import decode, decrypt_raw, encrypt_raw
+from cloister_host.keymanager.applications import RawCipher, decode
 from cloister_host.keymanager.keyring import HeldKey, KeyRing
 from cloister_host.keymanager.manager import KeyManager
 from cloister_host.keymanager.records import Purpose
@@ -148,6 +148,7 @@ class _Move:
         self._target = target
         self._draw = fresh
         self._drawn: Dek | ContentSealer | None = None
+        self._cipher = RawCipher()
         self.moved: Counter[str] = Counter()
         self.kept: Counter[bytes] = Counter()
 
@@ -181,15 +182,14 @@ class _Move:
         if source.kid == self._target.kid:
             return item.value
         aad = decode(item.aad)
-        plain = decrypt_raw(raw, source, aad)
+        plain = self._cipher.decrypt(raw, source, aad)
         dek = self._fresh()
         if not isinstance(
             dek, Dek
         ):  # a ciphertext is under a symmetric key, and so is its key's every version
             raise OpenError
-        secret = dek.charge_object(len(plain)).reveal()
         self.moved[source.kid] += 1
-        return encrypt_raw(secret, dek.encrypted_key, self._target.kid, plain, aad)
+        return self._cipher.encrypt(dek, plain, aad)
 
     def _fresh(self) -> Dek | ContentSealer:
         if self._drawn is None:

@@ -23,7 +23,7 @@ from cloister_host.tokenization.registry import Policy
 __all__ = ["Vault"]
 
 MAX_DRAWS: Final = 16
-AT_ONCE: Final = 500
+AT_ONCE: Final = 2000
 MAX_VALUE_BYTES: Final = 16 * 1024
 PADDED_BYTES: Final = 32
 _EXPIRY_BYTES: Final = 8

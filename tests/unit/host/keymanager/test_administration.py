@@ -341,6 +341,14 @@ def test_a_version_leases_no_more_than_its_limit_over_all_replicas(host: HostWor
     assert host.call(who, "key.data_key", key="logs", messages=600).max_messages == 600
 
 
+def test_a_data_key_from_outside_needs_all_it_may_ever_seal(host: HostWorld) -> None:
+    host.call(host.admin, "key.create", key="few", purpose="seal", max_messages=2**24 + 5)
+    who = host.principal("app", ("wrap", "key/few"))
+    host.call(who, "key.wrap", key="few", dek="A" * 43)
+    with pytest.raises(LimitError):
+        host.call(who, "key.wrap", key="few", dek="A" * 43)
+
+
 def test_a_function_seals_no_more_than_the_limit(host: HostWorld) -> None:
     host.call(host.admin, "key.create", key="logs", purpose="seal", max_messages=10)
     function = host.admin.as_function("d" * 43)
