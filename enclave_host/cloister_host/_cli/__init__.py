@@ -9,6 +9,15 @@ import typer
 
 from cloister._cli._client import write_private
 from cloister.errors import ConfigurationError
+from cloister_host._cli._unseal import (
+    HSM_KEY,
+    HsmKey,
+    HsmModule,
+    HsmPinFile,
+    HsmToken,
+    Provider,
+    unseal_settings,
+)
 from cloister_host.attester.settings import AttesterSettings
 from cloister_host.attester.tpm_client import DEVICE as TPM
 from cloister_host.functions.sandbox.choose import Level
@@ -90,6 +99,11 @@ def init(  # noqa: PLR0917 (typer makes options of parameters)
     attester_trust_anchor: AttesterAnchor = None,
     endorsements: Endorsements = None,
     fetch_endorsements: FetchEndorsements = True,  # noqa: FBT002 (an option)
+    unseal: Provider = "file",
+    hsm_module: HsmModule = None,
+    hsm_token: HsmToken = "",
+    hsm_key: HsmKey = HSM_KEY,
+    hsm_pin_file: HsmPinFile = None,
     accept_file_unseal: AcceptFileUnseal = False,  # noqa: FBT002 (an option)
     database: DatabaseUrl = "",
     database_password_file: DatabasePassword = None,
@@ -108,6 +122,7 @@ def init(  # noqa: PLR0917 (typer makes options of parameters)
         database=_database(database, database_password_file),
         anchor=anchor,
         attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=fetch_endorsements),
+        **unseal_settings(unseal, hsm_module, hsm_token, hsm_key, hsm_pin_file),
         accept_file_unseal=accept_file_unseal,
     )
     api_key = initialize(settings)
@@ -127,6 +142,11 @@ def serve(  # noqa: PLR0917 (typer makes options of parameters)
     attester_trust_anchor: AttesterAnchor = None,
     endorsements: Endorsements = None,
     fetch_endorsements: FetchEndorsements = True,  # noqa: FBT002 (an option)
+    unseal: Provider = "file",
+    hsm_module: HsmModule = None,
+    hsm_token: HsmToken = "",
+    hsm_key: HsmKey = HSM_KEY,
+    hsm_pin_file: HsmPinFile = None,
     accept_file_unseal: AcceptFileUnseal = False,  # noqa: FBT002 (an option)
     database: DatabaseUrl = "",
     database_password_file: DatabasePassword = None,
@@ -159,6 +179,7 @@ def serve(  # noqa: PLR0917 (typer makes options of parameters)
         database=_database(database, database_password_file),
         anchor=anchor,
         attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=fetch_endorsements),
+        **unseal_settings(unseal, hsm_module, hsm_token, hsm_key, hsm_pin_file),
         accept_file_unseal=accept_file_unseal,
         egress_trust_anchors=tuple(egress_trust_anchor or ()),
         egress_allow_private_addresses=egress_allow_private_addresses,
@@ -241,6 +262,11 @@ def policy(  # noqa: PLR0917 (typer makes options of parameters)
     attester_trust_anchor: AttesterAnchor = None,
     endorsements: Endorsements = None,
     fetch_endorsements: FetchEndorsements = True,  # noqa: FBT002 (an option)
+    unseal: Provider = "file",
+    hsm_module: HsmModule = None,
+    hsm_token: HsmToken = "",
+    hsm_key: HsmKey = HSM_KEY,
+    hsm_pin_file: HsmPinFile = None,
     accept_file_unseal: AcceptFileUnseal = False,  # noqa: FBT002 (an option)
     database: DatabaseUrl = "",
     database_password_file: DatabasePassword = None,
@@ -252,6 +278,7 @@ def policy(  # noqa: PLR0917 (typer makes options of parameters)
         database=_database(database, database_password_file),
         anchor=anchor,
         attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=fetch_endorsements),
+        **unseal_settings(unseal, hsm_module, hsm_token, hsm_key, hsm_pin_file),
         accept_file_unseal=accept_file_unseal,
     )
     typer.echo(f"deployment {_write_policy(settings, out)}")

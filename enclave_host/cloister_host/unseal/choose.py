@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from cloister.errors import ConfigurationError
 from cloister_host.settings import HostSettings
 from cloister_host.unseal import Unseal
 from cloister_host.unseal.file import FileUnseal
+from cloister_host.unseal.pkcs11 import Pkcs11Unseal
 
 __all__ = ["create_unseal", "open_unseal"]
 
@@ -13,11 +15,32 @@ def create_unseal(settings: HostSettings) -> Unseal:
     """Set the provider up for a new deployment.
 
     Raises:
-        ConfigurationError: It is set up already.
+        ConfigurationError: It is set up already, cannot be used, or no provider has this name.
+        UnavailableError: It cannot answer now.
     """
-    return FileUnseal.create(settings.unseal_key)
+    match settings.unseal:
+        case "file":
+            return FileUnseal.create(settings.unseal_key)
+        case "pkcs11":
+            return Pkcs11Unseal.create(settings.pkcs11)
+        case _:
+            raise _unknown(settings.unseal)
 
 
 def open_unseal(settings: HostSettings) -> Unseal:
-    """The provider that sealed the root key of this deployment."""
-    return FileUnseal(settings.unseal_key)
+    """The provider that sealed the root key of this deployment.
+
+    Raises:
+        ConfigurationError: Its settings are incomplete, or no provider has this name.
+    """
+    match settings.unseal:
+        case "file":
+            return FileUnseal(settings.unseal_key)
+        case "pkcs11":
+            return Pkcs11Unseal(settings.pkcs11)
+        case _:
+            raise _unknown(settings.unseal)
+
+
+def _unknown(name: str) -> ConfigurationError:
+    return ConfigurationError(f"there is no unseal provider {name!r}", hint="--unseal file or pkcs11")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +10,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cloister.errors import ConfigurationError
+from cloister_host.unseal.private import read_private, write_private
 
 __all__ = ["FileUnseal"]
 
@@ -34,16 +34,7 @@ class FileUnseal:
         Raises:
             ConfigurationError: The file exists, or cannot be written.
         """
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(os.urandom(KEY_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise ConfigurationError(
-                f"the unseal key file cannot be made ({error.strerror})", hint=f"look at {path}"
-            ) from None
+        write_private(path, os.urandom(KEY_BYTES), what="unseal key file")
         return cls(path)
 
     def wrap(self, plaintext: bytes) -> bytes:
@@ -65,19 +56,7 @@ class FileUnseal:
             ) from None
 
     def _aead(self) -> AESGCM:
-        try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW)
-            with os.fdopen(descriptor, "rb") as file:
-                mode = os.fstat(file.fileno()).st_mode
-                key = file.read(KEY_BYTES + 1)
-        except OSError as error:
-            raise ConfigurationError(
-                f"the unseal key file cannot be read ({error.strerror})", hint=f"look at {self._path}"
-            ) from None
-        if stat.S_IMODE(mode) & 0o077 or not stat.S_ISREG(mode):
-            raise ConfigurationError(
-                "the unseal key file can be read by others", hint=f"chmod 600 {self._path}"
-            )
+        key = read_private(self._path, what="unseal key file", limit=KEY_BYTES)
         if len(key) != KEY_BYTES:
             raise ConfigurationError("the unseal key file is damaged", hint=f"look at {self._path}")
         return AESGCM(key)

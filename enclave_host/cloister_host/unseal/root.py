@@ -51,14 +51,14 @@ def create_root(
         ConfigurationError: There is a root key already, or the provider is not accepted here.
     """
     check_provider(unseal.name, environment, accept_file_unseal=accept_file_unseal)
+    if _sealed_root(database) is not None:
+        raise _exists()
     root = RootKey.generate(environment)
     document = canonical(_Sealed(environment=environment, key=b64url_encode(root.reveal())))
     with database.begin() as connection:
         values = {"provider": unseal.name, "sealed": unseal.wrap(document)}
         if connection.execute(_INSERT, values).rowcount != 1:
-            raise ConfigurationError(
-                "this store has a root key already", hint="start the host, or choose another store"
-            )
+            raise _exists()
     return root
 
 
@@ -79,15 +79,16 @@ def unseal_root(
         UnavailableError: The provider cannot answer now.
     """
     check_provider(unseal.name, environment, accept_file_unseal=accept_file_unseal)
-    with database.begin() as connection:
-        found = connection.execute(_SELECT).first()
+    found = _sealed_root(database)
     if found is None:
         raise ConfigurationError("this store has no root key", hint="run `cloister host init` first")
     provider, sealed = found
     if provider != unseal.name:
-        raise ConfigurationError(f"the root key was sealed by the provider {provider}")
+        raise ConfigurationError(
+            f"the root key was sealed by the provider {provider}", hint=f"start with --unseal {provider}"
+        )
     try:
-        opened = msgspec.json.decode(unseal.unwrap(bytes(sealed)), type=_Sealed)
+        opened = msgspec.json.decode(unseal.unwrap(sealed), type=_Sealed)
         root = RootKey(Secret(b64url_decode(opened.key)), opened.environment)
     except (msgspec.MsgspecError, ValueError):
         raise ConfigurationError("the sealed root key is malformed") from None
@@ -110,3 +111,15 @@ def check_provider(provider: str, environment: Environment, *, accept_file_unsea
             "the unseal provider `file` is for simulations",
             hint="use a provider in hardware, or accept it by name: --accept-file-unseal",
         )
+
+
+def _sealed_root(database: Database) -> tuple[str, bytes] | None:
+    with database.begin() as connection:
+        found = connection.execute(_SELECT).first()
+    return None if found is None else (str(found.provider), bytes(found.sealed))
+
+
+def _exists() -> ConfigurationError:
+    return ConfigurationError(
+        "this store has a root key already", hint="start the host, or choose another store"
+    )
