@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,17 +12,23 @@ from cloister._cli._client import write_private
 from cloister.errors import ConfigurationError
 from cloister_host._cli._unseal import (
     HSM_KEY,
+    SHARES_FOLDER,
     HsmKey,
     HsmModule,
     HsmPinFile,
     HsmToken,
     Provider,
-    unseal_settings,
+    ShareFiles,
+    Shares,
+    SharesFolder,
+    Threshold,
+    hsm_settings,
 )
 from cloister_host.attester.settings import AttesterSettings
 from cloister_host.attester.tpm_client import DEVICE as TPM
 from cloister_host.functions.sandbox.choose import Level
 from cloister_host.settings import DEVELOPMENT_SANDBOXES, HostSettings
+from cloister_host.unseal.settings import ShamirSettings
 
 __all__ = ["app"]
 
@@ -104,6 +111,9 @@ def init(  # noqa: PLR0917 (typer makes options of parameters)
     hsm_token: HsmToken = "",
     hsm_key: HsmKey = HSM_KEY,
     hsm_pin_file: HsmPinFile = None,
+    shares: Shares = 5,
+    threshold: Threshold = 3,
+    shares_folder: SharesFolder = SHARES_FOLDER,
     accept_file_unseal: AcceptFileUnseal = False,  # noqa: FBT002 (an option)
     database: DatabaseUrl = "",
     database_password_file: DatabasePassword = None,
@@ -117,16 +127,22 @@ def init(  # noqa: PLR0917 (typer makes options of parameters)
     """
     from cloister_host.app import initialize  # noqa: PLC0415 (keeps --help fast)
 
+    split = ShamirSettings(shares=shares, threshold=threshold, folder=shares_folder)
     settings = HostSettings(
         state=state,
         database=_database(database, database_password_file),
         anchor=anchor,
         attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=fetch_endorsements),
-        **unseal_settings(unseal, hsm_module, hsm_token, hsm_key, hsm_pin_file),
+        unseal=unseal,
+        pkcs11=hsm_settings(hsm_module, hsm_token, hsm_key, hsm_pin_file),
+        shamir=split,
         accept_file_unseal=accept_file_unseal,
     )
     api_key = initialize(settings)
     write_private(state / "operator.key", api_key)
+    if unseal == "shamir":
+        settings = replace(settings, shamir=replace(split, files=split.paths[:threshold]))
+        typer.echo(f"shares           {shares_folder}: give each operator one, and keep none here")
     deployment = _write_policy(settings, state / "policy.toml")
     typer.echo(f"deployment       {deployment}")
     typer.echo(f"operator's key   {state / 'operator.key'}")
@@ -147,6 +163,7 @@ def serve(  # noqa: PLR0917 (typer makes options of parameters)
     hsm_token: HsmToken = "",
     hsm_key: HsmKey = HSM_KEY,
     hsm_pin_file: HsmPinFile = None,
+    share: ShareFiles = None,
     accept_file_unseal: AcceptFileUnseal = False,  # noqa: FBT002 (an option)
     database: DatabaseUrl = "",
     database_password_file: DatabasePassword = None,
@@ -179,7 +196,9 @@ def serve(  # noqa: PLR0917 (typer makes options of parameters)
         database=_database(database, database_password_file),
         anchor=anchor,
         attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=fetch_endorsements),
-        **unseal_settings(unseal, hsm_module, hsm_token, hsm_key, hsm_pin_file),
+        unseal=unseal,
+        pkcs11=hsm_settings(hsm_module, hsm_token, hsm_key, hsm_pin_file),
+        shamir=ShamirSettings(files=tuple(share or ())),
         accept_file_unseal=accept_file_unseal,
         egress_trust_anchors=tuple(egress_trust_anchor or ()),
         egress_allow_private_addresses=egress_allow_private_addresses,
@@ -267,6 +286,7 @@ def policy(  # noqa: PLR0917 (typer makes options of parameters)
     hsm_token: HsmToken = "",
     hsm_key: HsmKey = HSM_KEY,
     hsm_pin_file: HsmPinFile = None,
+    share: ShareFiles = None,
     accept_file_unseal: AcceptFileUnseal = False,  # noqa: FBT002 (an option)
     database: DatabaseUrl = "",
     database_password_file: DatabasePassword = None,
@@ -278,7 +298,9 @@ def policy(  # noqa: PLR0917 (typer makes options of parameters)
         database=_database(database, database_password_file),
         anchor=anchor,
         attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=fetch_endorsements),
-        **unseal_settings(unseal, hsm_module, hsm_token, hsm_key, hsm_pin_file),
+        unseal=unseal,
+        pkcs11=hsm_settings(hsm_module, hsm_token, hsm_key, hsm_pin_file),
+        shamir=ShamirSettings(files=tuple(share or ())),
         accept_file_unseal=accept_file_unseal,
     )
     typer.echo(f"deployment {_write_policy(settings, out)}")

@@ -7,6 +7,7 @@ from cloister_host.settings import HostSettings
 from cloister_host.unseal import Unseal
 from cloister_host.unseal.file import FileUnseal
 from cloister_host.unseal.pkcs11 import Pkcs11Unseal
+from cloister_host.unseal.shamir import ShamirUnseal
 
 __all__ = ["create_unseal", "open_unseal"]
 
@@ -23,6 +24,8 @@ def create_unseal(settings: HostSettings) -> Unseal:
             return FileUnseal.create(settings.unseal_key)
         case "pkcs11":
             return Pkcs11Unseal.create(settings.pkcs11)
+        case "shamir":
+            return ShamirUnseal.create(settings.shamir)
         case _:
             raise _unknown(settings.unseal)
 
@@ -38,9 +41,11 @@ def open_unseal(settings: HostSettings) -> Unseal:
             return FileUnseal(settings.unseal_key)
         case "pkcs11":
             return Pkcs11Unseal(settings.pkcs11)
+        case "shamir":
+            return ShamirUnseal(settings.shamir)
         case _:
             raise _unknown(settings.unseal)
 
 
 def _unknown(name: str) -> ConfigurationError:
-    return ConfigurationError(f"there is no unseal provider {name!r}", hint="--unseal file or pkcs11")
+    return ConfigurationError(f"there is no unseal provider {name!r}", hint="--unseal file, pkcs11 or shamir")

@@ -8,9 +8,10 @@ from typing import Final
 
 from cloister.secret import Secret
 
-__all__ = ["DEFAULT_KEY", "Pkcs11Settings"]
+__all__ = ["DEFAULT_FOLDER", "DEFAULT_KEY", "Pkcs11Settings", "ShamirSettings"]
 
 DEFAULT_KEY: Final = "cloister-root"
+DEFAULT_FOLDER: Final = Path("shares")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,3 +31,25 @@ class Pkcs11Settings:
     key: str = DEFAULT_KEY
     pin_file: Path | None = None
     pin: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShamirSettings:
+    """How the key of the root key is split, and which shares were brought.
+
+    Attributes:
+        shares: How many shares are made, one for each operator.
+        threshold: How many of them start a host.
+        folder: Empty or new folder that they are written into.
+        files: The shares that were brought to this start.
+    """
+
+    shares: int = 5
+    threshold: int = 3
+    folder: Path = DEFAULT_FOLDER
+    files: tuple[Path, ...] = ()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Where the shares are written."""
+        return tuple(self.folder / f"share-{number}.txt" for number in range(1, self.shares + 1))

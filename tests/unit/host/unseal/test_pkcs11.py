@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +27,7 @@ from cloister_host.unseal.pkcs11 import Pkcs11Unseal
 from cloister_host.unseal.root import create_root, unseal_root
 from cloister_host.unseal.settings import Pkcs11Settings
 from support import softhsm
+from support.commands import run
 
 GUIDE = Path(__file__).parents[4] / "docs" / "unseal.md"
 
@@ -295,32 +294,16 @@ def test_the_commands_of_the_guide_do_what_it_says(hsm: Pkcs11Settings, tmp_path
 def test_the_pin_may_come_from_the_environment(hsm: Pkcs11Settings, tmp_path: Path) -> None:
     options = f"--attester simulated --unseal pkcs11 --hsm-module {hsm.module} --hsm-token one"
     command = ["cloister", "host", "init", *options.split()]
-    done = run(command, tmp_path, CLOISTER_HSM_PIN="11111111", status=1)
+    done = run(command, tmp_path, CLOISTER_HSM_PIN="11111111", fails=True)
     assert "refuses the PIN" in done.stderr
     assert "11111111" not in done.stderr + done.stdout
     run(command, tmp_path, CLOISTER_HSM_PIN=softhsm.PIN)
 
 
 def test_the_pin_does_not_stay_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cloister_host._cli._unseal import unseal_settings
+    from cloister_host._cli._unseal import hsm_settings
 
     monkeypatch.setenv("CLOISTER_HSM_PIN", "11111111")
-    taken = unseal_settings("pkcs11", None, "one", "key", None)
+    taken = hsm_settings(None, "one", "key", None)
     assert "CLOISTER_HSM_PIN" not in os.environ
-    assert taken["pkcs11"].pin == Secret(b"11111111")
-
-
-def run(
-    command: list[str], folder: Path, *, status: int = 0, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, "PATH": path, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode == 0) == (status == 0), json.dumps([done.stdout, done.stderr])
-    return done
+    assert taken.pin == Secret(b"11111111")
