@@ -116,7 +116,10 @@ def check_provider(provider: str, environment: Environment, *, accept_file_unsea
 def _sealed_root(database: Database) -> tuple[str, bytes] | None:
     with database.begin() as connection:
         found = connection.execute(_SELECT).first()
-    return None if found is None else (str(found.provider), bytes(found.sealed))
+    if found is None:
+        return None
+    provider, sealed = found
+    return str(provider), bytes(sealed)
 
 
 def _exists() -> ConfigurationError:
