@@ -37,7 +37,7 @@ from cloister_host.settings import HostSettings
 from cloister_host.store import Database, Store
 from cloister_host.store.anchors import FileAnchor, Guardian
 from cloister_host.unseal.choose import create_unseal, open_unseal
-from cloister_host.unseal.root import check_provider, create_root, unseal_root
+from cloister_host.unseal.root import check_provider, create_root, require_no_root, unseal_root
 
 __all__ = ["Host", "accept_store", "build", "initialize"]
 
@@ -73,10 +73,11 @@ def initialize(
     settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     parts = build_attester(settings.attester, state=settings.state, clock=clock, attester=attester)
     check_provider(settings.unseal, parts.machine.environment, accept_file_unseal=settings.accept_file_unseal)
-    unseal = create_unseal(settings)
     database = Database(settings.database_url)
     try:
         database.migrate()
+        require_no_root(database)  # before a token gets a key, or an operator a share, that opens nothing
+        unseal = create_unseal(settings)
         root = create_root(
             database, unseal, parts.machine.environment, accept_file_unseal=settings.accept_file_unseal
         )

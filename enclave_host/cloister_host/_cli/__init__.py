@@ -313,6 +313,12 @@ def accept_store_command(  # noqa: PLR0917 (typer makes options of parameters)
     tpm: Tpm = TPM,
     attester_trust_anchor: AttesterAnchor = None,
     endorsements: Endorsements = None,
+    unseal: Provider = "file",
+    hsm_module: HsmModule = None,
+    hsm_token: HsmToken = "",
+    hsm_key: HsmKey = HSM_KEY,
+    hsm_pin_file: HsmPinFile = None,
+    share: ShareFiles = None,
     accept_file_unseal: AcceptFileUnseal = False,  # noqa: FBT002 (an option)
     database: DatabaseUrl = "",
     database_password_file: DatabasePassword = None,
@@ -341,6 +347,9 @@ def accept_store_command(  # noqa: PLR0917 (typer makes options of parameters)
             database=_database(database, database_password_file),
             anchor=anchor,
             attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=False),
+            unseal=unseal,
+            pkcs11=hsm_settings(hsm_module, hsm_token, hsm_key, hsm_pin_file),
+            shamir=ShamirSettings(files=tuple(share or ())),
             accept_file_unseal=accept_file_unseal,
         )
     )

@@ -19,7 +19,7 @@ from cloister_host.store import Database
 from cloister_host.store.canonical import canonical
 from cloister_host.unseal import Unseal
 
-__all__ = ["check_provider", "create_root", "unseal_root"]
+__all__ = ["check_provider", "create_root", "require_no_root", "unseal_root"]
 
 _INSERT: Final = text(
     "INSERT INTO roots (generation, provider, sealed) VALUES (1, :provider, :sealed)"
@@ -51,8 +51,7 @@ def create_root(
         ConfigurationError: There is a root key already, or the provider is not accepted here.
     """
     check_provider(unseal.name, environment, accept_file_unseal=accept_file_unseal)
-    if _sealed_root(database) is not None:
-        raise _exists()
+    require_no_root(database)
     root = RootKey.generate(environment)
     document = canonical(_Sealed(environment=environment, key=b64url_encode(root.reveal())))
     with database.begin() as connection:
@@ -111,6 +110,16 @@ def check_provider(provider: str, environment: Environment, *, accept_file_unsea
             "the unseal provider `file` is for simulations",
             hint="use a provider in hardware, or accept it by name: --accept-file-unseal",
         )
+
+
+def require_no_root(database: Database) -> None:
+    """Refuse a store that has a root key.
+
+    Raises:
+        ConfigurationError: It has one.
+    """
+    if _sealed_root(database) is not None:
+        raise _exists()
 
 
 def _sealed_root(database: Database) -> tuple[str, bytes] | None:

@@ -262,6 +262,14 @@ def test_a_failed_init_leaves_nothing_that_stops_the_next(settings: HostSettings
     initialize(settings)
 
 
+def test_a_second_init_makes_no_key_that_opens_nothing(settings: HostSettings) -> None:
+    initialize(settings)
+    another = replace(settings.pkcs11, key="another")
+    with pytest.raises(ConfigurationError, match="already"):
+        initialize(replace(settings, pkcs11=another))
+    Pkcs11Unseal.create(another)
+
+
 def test_another_provider_is_told_which_one_sealed(settings: HostSettings) -> None:
     initialize(settings)
     with pytest.raises(ConfigurationError, match="--unseal pkcs11"), build(replace(settings, unseal="file")):
