@@ -10,7 +10,7 @@ import sys
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,9 @@ from cloister_host.development import policy_text
 from cloister_host.identity.caller import SYSTEM_TENANT
 from cloister_host.server import running
 from cloister_host.settings import DEVELOPMENT_SANDBOXES, HostSettings
+from cloister_host.unseal.settings import ShamirSettings
 from support import evidence_builders as make
-from support import tpm_provisioning
+from support import require, tpm_provisioning
 from support.intel_builder import IntelIssuer
 from support.tee_doubles import configfs, launcher, nsm, software_tpm
 
@@ -302,6 +303,21 @@ def test_an_attester_under_another_root_is_noticed_before_the_root_key_is_made(
     with pytest.raises(ConfigurationError, match="not authentic"):
         app.initialize(world.settings, attester=foreign)
     assert not (world.settings.state / "unseal.key").exists()
+
+
+def test_a_host_in_a_tee_starts_from_its_operators_shares_without_exceptions(
+    nitro: tuple[World, NitroAttester], tmp_path: Path
+) -> None:
+    require.module("shamir_mnemonic")
+    world, attester = nitro
+    split = ShamirSettings(shares=3, threshold=2, folder=tmp_path / "shares")
+    settings = replace(world.settings, accept_file_unseal=False, unseal="shamir", shamir=split)
+    api_key = app.initialize(settings, attester=attester)
+    started = replace(settings, shamir=ShamirSettings(files=split.paths[1:]))
+    with app.build(started, attester=attester) as host, running(host.app) as url:
+        served = Served(host=host, url=url, api_key=api_key)
+        assert served.policy.config["unseal"] == ("shamir",)
+        assert served.works()
 
 
 def test_file_unseal_outside_a_simulation_has_to_be_accepted_by_name(
