@@ -140,7 +140,11 @@ class Quorum:
 
         Arguments and errors as in `require`.
         """
-        act = QUORUM_CHANGE if self._approvers.is_one(tx, caller.tenant, principal) else "policy.change"
+        act = "policy.change"
+        if self._approvers.is_one(tx, caller.tenant, principal):
+            act = QUORUM_CHANGE
+        elif self._approvers.sees_values(tx, caller.tenant, principal):
+            act = "grant.detokenize"
         self.require(tx, caller, act, resource, digest, detail={"principal": principal, **(detail or {})})
 
     def missing(self, tx: Tx, tenant: str, proposal: Proposal) -> int:

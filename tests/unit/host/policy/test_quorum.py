@@ -333,6 +333,22 @@ def test_a_grant_of_detokenize_and_a_token_policy_wait(host: HostWorld) -> None:
     proposed(host, host.admin, "policy.create", **{**POLICY, "policy": "others"})
 
 
+def test_taking_the_key_of_who_sees_values_is_as_grave_as_the_grant(host: HostWorld) -> None:
+    for name in ("ann", "bob"):
+        host.principal(name, ("approve", "act/*"), kind="person")
+    host.principal("teller", ("detokenize", "policy/pins"), kind="person")
+    host.principal("clerk", kind="person")
+    host.call(host.admin, "group.create", group="tellers")
+    host.grant("group:tellers", "detokenize", "*")
+    host.call(host.admin, "group.add", group="tellers", principal="clerk")
+    host.principal("app")
+    host.call(host.admin, "quorum.set", act="grant.detokenize", approvals=1)
+    for name in ("teller", "clerk"):
+        proposal = proposed(host, host.admin, "principal.rotate_key", principal=name)
+        assert host.call(ANN, "proposal.show", proposal=proposal).act == "grant.detokenize"
+    assert host.call(host.admin, "principal.rotate_key", principal="app").api_key
+
+
 # --- hostile use --------------------------------------------------------------------------------------
 
 
