@@ -62,7 +62,8 @@ ACTIONS: Final = {
 }
 
 # What would show a FaaS function plaintext, or let it give itself that right: through somebody else, with
-# a key that it knows because it brought it, or because it took it away.
+# a key that it knows because it brought it, or because it took it away, with a policy of its own that
+# masks nothing, or in the text of failures.
 _NEVER_FAAS: Final = frozenset(
     {
         "decrypt",
@@ -78,6 +79,8 @@ _NEVER_FAAS: Final = frozenset(
         "issuer.manage",
         "quorum.manage",
         "approve",
+        "policy.manage",
+        "function.debug",
     }
 )
 # A confidential function works on declared inputs and outputs, and on nothing else.

@@ -138,7 +138,9 @@ def test_a_faas_principal_with_such_a_grant_is_refused_when_it_uses_it(host: Hos
         require(host, who, action, f"{ACTIONS[action]}/x")
 
 
-@pytest.mark.parametrize("action", ["grant.manage", "principal.manage", "tenant.manage"])
+@pytest.mark.parametrize(
+    "action", ["grant.manage", "principal.manage", "tenant.manage", "policy.manage", "function.debug"]
+)
 def test_a_faas_principal_cannot_give_rights_to_others_in_its_stead(host: HostWorld, action: str) -> None:
     who = host.principal("fn", kind="faas")
     with pytest.raises(ConfigurationError):
