@@ -122,10 +122,17 @@ class Outbox:
         self.awake.set()
 
     def lease(self, tx: Tx, *, seconds: int, limit: int) -> Iterator[Due]:
-        """Take due deliveries for one sending each; if nothing is reported back, they are due again then."""
+        """Take due deliveries for one sending each; if nothing is reported back, they are due again then.
+
+        Those of a tenant that is sealed off are looked at again then, and hold nobody else's up.
+        """
         now = int(self._clock())
         for found in tx.execute(_DUE, {"now": now, "limit": limit}).mappings().all():
             tenant, delivery_id = str(found["tenant"]), str(found["id"])
+            if not tx.is_open(tenant):
+                tx.execute(_UNQUEUE, {"tenant": tenant, "id": delivery_id})
+                tx.execute(_QUEUE, {"due": now + seconds, "tenant": tenant, "id": delivery_id})
+                continue
             row = tx.get(OUTBOX, tenant, delivery_id)
             if row is None or row.record.state != "pending":
                 tx.execute(_UNQUEUE, {"tenant": tenant, "id": delivery_id})

@@ -97,6 +97,11 @@ class Blobs:
         row = tx.get(TENANT_KEYS, tenant, _KEK_ID)
         return row.record.generation if row else 0
 
+    def is_open(self, tx: Tx, tenant: str) -> bool:
+        """Whether a tenant has a KEK, and it is not sealed off."""
+        row = tx.get(TENANT_KEYS, tenant, _KEK_ID)
+        return row is not None and row.blob is not None and not row.record.sealed
+
     def seal_off(self, tx: Tx, tenant: str, *, sealed: bool) -> None:
         """Refuse every key of a tenant from now on, or no longer; what is in memory is dropped.
 

@@ -228,6 +228,10 @@ class Tx:
         """The generations of the root key that this store still holds, sealed."""
         return frozenset(row[0] for row in self._session.execute(_GENERATIONS))
 
+    def is_open(self, tenant: str) -> bool:
+        """Whether anything of a tenant can be opened: it is there, and not sealed off."""
+        return self._blobs.is_open(self, tenant)
+
     def seal_off(self, tenant: str, *, sealed: bool) -> None:
         """Let nothing of a tenant be opened any more, on any host of the store, or again."""
         self._blobs.seal_off(self, tenant, sealed=sealed)

@@ -131,9 +131,12 @@ class Jobs:
         return row
 
     def due(self, tx: Tx, busy: Callable[[str], int], *, limit: int) -> Iterator[Row[JobRecord]]:
-        """Jobs to look at, those of tenants that keep this host least busy first."""
+        """Jobs to look at, those of tenants that keep this host least busy first.
+
+        Those of a tenant that is sealed off wait until it is open again.
+        """
         tenants = [str(row[0]) for row in tx.execute(_TENANTS, {"now": self.now}).all()]
-        for tenant in sorted(tenants, key=busy):
+        for tenant in sorted(filter(tx.is_open, tenants), key=busy):
             found = tx.execute(_DUE, {"tenant": tenant, "now": self.now, "limit": limit})
             for (job_id,) in map(tuple, found.all()):
                 row = tx.get(JOBS, tenant, str(job_id))

@@ -179,7 +179,7 @@ class JobRunner:
     def _keep(self, run: _Run) -> None:
         with self._begin() as tx:
             row = _own(tx, run)
-            if row is None or row.record.cancel:
+            if row is None or row.record.cancel or not tx.is_open(run.row.tenant):
                 run.watch.cancel()
             elif run.percent != row.record.percent or row.record.due < self._jobs.now + LEASE_SECONDS // 2:
                 run.row = self._jobs.write(

@@ -53,7 +53,7 @@ class JobList(Result):
 
 
 class JobService:
-    """The jobs of the caller's tenant: each principal's own, or all with the right `job.manage`."""
+    """The jobs of the caller's tenant: a principal's own, or all but for results with `job.manage`."""
 
     def __init__(
         self, *, jobs: Jobs, runner: JobRunner, registry: Registry, grants: Grants, audit: Audit
@@ -104,9 +104,13 @@ class JobService:
         return info
 
     def get(self, caller: Caller, request: JobName, tx: Tx) -> JobInfo:
-        """Tell how far a job is, and its result once it is done."""
+        """Tell how far a job is, and its result once it is done.
+
+        Managing jobs is no sight of what functions answered: the result is for who started it alone.
+        """
         row = self._own(tx, caller, request.job)
-        result = tx.reveal(JOBS, row).reveal() if row.record.state == "done" else None
+        mine = row.record.principal == caller.principal
+        result = tx.reveal(JOBS, row).reveal() if mine and row.record.state == "done" else None
         self._audit.record(tx, caller, act="job.get", resource=f"job/{request.job}")
         return _info(row, None if result is None else msgspec.json.decode(result))
 

@@ -18,7 +18,7 @@ from cloister.protocol import VerifiedDelivery, verify_delivery
 from cloister_host.deliveries.dispatcher import Schedule
 from cloister_host.egress import EgressSettings
 from support.https import Answered, HttpsServer, Received, https_server
-from support.workbench import Workbench
+from support.workbench import TENANT, Workbench
 
 PIN = """
 from dataclasses import dataclass
@@ -117,6 +117,18 @@ def test_a_delivered_result_is_not_sent_again(bench: Receiver) -> None:
     bench.deliver()
     bench.clock.now += 10_000
     assert bench.deliver() == 0
+
+
+def test_a_delivery_of_a_sealed_off_tenant_waits_and_holds_nobody_up(bench: Receiver) -> None:
+    bench.transfer()
+    with bench.store.begin() as tx:
+        tx.seal_off(TENANT, sealed=True)
+    assert bench.deliver() == 0
+    with bench.store.begin() as tx:
+        tx.seal_off(TENANT, sealed=False)
+    bench.clock.now += 3600
+    assert bench.deliver() == 1
+    assert bench.states() == [("delivered", 1, "")]
 
 
 def test_a_failure_is_tried_again_later_under_the_same_id(bench: Receiver) -> None:

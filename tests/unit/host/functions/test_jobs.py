@@ -305,3 +305,37 @@ def test_jobs_run_by_themselves(bench: Workbench) -> None:
     bench.parts.jobs.start()
     job = start(bench)
     until(lambda: get(bench, job)["state"] == "done")
+
+
+def test_who_manages_jobs_does_not_see_what_they_answered(bench: Workbench) -> None:
+    job = start(bench)
+    run(bench)
+    managed = bench.call("job.get", {"job": job})
+    assert (managed["state"], managed["result"]) == ("done", None)
+    assert get(bench, job)["result"]["value"] == 7
+
+
+def seal_off(bench: Workbench, *, sealed: bool) -> None:
+    with bench.store.begin() as tx:
+        tx.seal_off(TENANT, sealed=sealed)
+
+
+def test_jobs_of_a_sealed_off_tenant_wait_and_hold_nobody_up(bench: Workbench) -> None:
+    job = start(bench)
+    seal_off(bench, sealed=True)
+    run(bench)
+    seal_off(bench, sealed=False)
+    assert get(bench, job)["state"] == "waiting"
+    run(bench)
+    assert get(bench, job)["state"] == "done"
+
+
+def test_sealing_a_tenant_off_ends_what_runs(bench: Workbench) -> None:
+    job = start(bench, "hang")
+    bench.parts.jobs.tick()
+    until(lambda: bool(bench.parts.jobs._runs()) and bench.parts.jobs._runs()[0].watch.ran)
+    seal_off(bench, sealed=True)
+    bench.clock.now += 20
+    run(bench)
+    seal_off(bench, sealed=False)
+    assert get(bench, job)["state"] == "failed"
