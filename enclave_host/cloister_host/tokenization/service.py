@@ -124,6 +124,11 @@ class TokenizationService:
         _check_lengths(request.tokens, request.tweaks, request.references)
         old_tweaks, new_tweaks = _tweaks(request.tweaks, source), _tweaks(request.tweaks, target)
         column = self._undo(tx, source, request.tokens, old_tweaks, request.key_version, rescue=True)
+        if isinstance(target.compiled.plan, RedactPlan):
+            # What it leaves of a value is for its own readers, not for those of the policy that they leave.
+            raise ConfigurationError(
+                "a mask is no token: it would show part of the values", hint="use masked detokenization"
+            )
         found = [place for place, value in enumerate(column.values) if value is not None]
         values = [column.values[place] or "" for place in found]
         moved = self._tokenize(tx, target, values, new_tweaks and [new_tweaks[place] for place in found])

@@ -362,6 +362,17 @@ def test_tokens_move_to_another_policy_without_showing_values(world: World, app:
     ]
 
 
+def test_tokens_do_not_move_to_a_mask_which_would_show_what_their_own_policy_hides(
+    world: World, app: Caller
+) -> None:
+    world.policy("ssn", {**SSN, "views": [{"to": ["*"], "show": "denied"}]})
+    world.policy("others", {"plan": "redact", "mask": "{last:4}"})
+    tokens = world.call(app, "token.tokenize", policy="ssn", values=["123-45-6789"]).tokens
+    faas = world.principal("fn", "tokenize", "retokenize", kind="faas")
+    with pytest.raises(ConfigurationError, match="a mask is no token"):
+        world.call(faas, "token.retokenize", policy="ssn", to="others", tokens=tokens)
+
+
 def test_retokenization_needs_both_rights(world: World, app: Caller) -> None:
     world.policy("ssn", SSN)
     tokens = world.call(app, "token.tokenize", policy="ssn", values=["123-45-6789"]).tokens
