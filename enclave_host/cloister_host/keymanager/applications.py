@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, cast
 
@@ -155,9 +156,11 @@ class KeyApplications:
                 _check(raw, finders[raw.kind](raw.kid), item)
             except OpenError as error:
                 errors[str(place)] = error.code
-        for key in sorted({raw.key for raw in raws if raw}):
-            detail = {"items": sum(raw is not None and raw.key == key for raw in raws), "failed": len(errors)}
-            self._audit.record(tx, caller, act="key.verify", resource=f"key/{key}", detail=detail)
+        names = [raw.key if raw else "*" for raw in raws]
+        failed = Counter(names[int(place)] for place in errors)
+        for name, items in sorted(Counter(names).items()):
+            detail = {"items": items, "failed": failed[name]}
+            self._audit.record(tx, caller, act="key.verify", resource=f"key/{name}", detail=detail)
         return Verified(good=len(data) - len(errors), errors=errors)
 
     def random(self, caller: Caller, request: Random, tx: Tx) -> RandomBytes:

@@ -133,6 +133,18 @@ def test_a_mac_is_plain_hmac_and_verifies(host: HostWorld, app: Caller) -> None:
     assert (found.good, found.errors) == (1, {"1": "open"})
 
 
+def test_each_key_that_verifies_has_an_entry_and_so_has_rubbish(host: HostWorld, app: Caller) -> None:
+    mac = host.call(app, "key.mac", key="stamp", data=enc(b"a")).proofs[0]
+    signed = host.call(app, "key.sign", key="sign-eddsa", data=enc(b"a")).proofs[0]
+    host.call(app, "key.verify", data=enc(b"b", b"a", b"a"), proofs=[mac, signed, "rubbish"])
+    found = {entry.resource: entry.detail for entry in host.audited("key.verify")}
+    assert found == {
+        "key/stamp": {"items": 1, "failed": 1},
+        "key/sign-eddsa": {"items": 1, "failed": 0},
+        "key/*": {"items": 1, "failed": 1},
+    }
+
+
 @pytest.mark.parametrize("alg", ALGS)
 def test_a_signature_verifies_here_and_offline_with_the_vouched_for_half(
     host: HostWorld, app: Caller, alg: str
