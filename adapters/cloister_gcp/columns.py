@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-from cloister.envelope import Sealed, Value
 from cloister.errors import ConfigurationError
 from cloister.faas import shared_client
 from cloister_gcp.types import context_text
 
-__all__ = ["Sealer", "seal_column"]
+if TYPE_CHECKING:
+    from cloister.faas.fields import Sealer
+
+__all__ = ["seal_column"]
 
 ROWS: Final = 10_000
-
-
-class Sealer(Protocol):
-    """Port: whoever seals many values; `cloister.Client` is one."""
-
-    def seal_many(
-        self,
-        values: Sequence[Value],
-        *,
-        key: str,
-        contexts: Sequence[Mapping[str, str] | None] | None = None,
-    ) -> list[Sealed]:
-        """Seal values, one context a value."""
-        ...
 
 
 def seal_column(
@@ -65,7 +53,7 @@ def seal_column(
             key=key,
             contexts=[_context(group[index], context) for index in filled] if context else None,
         )
-        by_row: dict[int, Sealed] = dict(zip(filled, sealed, strict=True))
+        by_row: dict[int, str] = dict(zip(filled, sealed, strict=True))
         for index, row in enumerate(group):
             value = by_row.get(index)
             yield {**row, column: None if value is None else str(value)}
