@@ -95,7 +95,7 @@ def build_functions(
     way_out = Egress(egress)
     outbox = Outbox(services.clock)
     registry = Registry()
-    signers = Signers(services.grants, services.audit, services.clock)
+    signers = Signers(services.grants, services.quorum, services.audit, services.clock)
     logs = FunctionLogs(services.keymanager, services.clock)
     invocation = Invocation(
         registry=registry,

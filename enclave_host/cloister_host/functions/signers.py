@@ -16,6 +16,7 @@ from cloister_host.audit import Audit
 from cloister_host.identity.caller import Caller
 from cloister_host.operations import Name, Operation, Page, Request, Result
 from cloister_host.policy import Grants
+from cloister_host.policy.quorum import Quorum, request_digest
 from cloister_host.store import Table, Tx
 
 __all__ = ["Signers"]
@@ -91,8 +92,9 @@ class Signers:
         clock: Epoch seconds.
     """
 
-    def __init__(self, grants: Grants, audit: Audit, clock: Callable[[], float]) -> None:
+    def __init__(self, grants: Grants, quorum: Quorum, audit: Audit, clock: Callable[[], float]) -> None:
         self._grants = grants
+        self._quorum = quorum
         self._audit = audit
         self._clock = clock
 
@@ -110,6 +112,7 @@ class Signers:
 
         Raises:
             ConfigurationError: It is no public signature key, or the name is taken.
+            QuorumNeededError: Others have to approve it.
         """
         self._require(tx, caller, request.signer)
         if {"d", "priv", "k"} & request.jwk.keys():
@@ -120,6 +123,7 @@ class Signers:
         record = SignerRecord(
             use=request.use, jwk=jwk, added_by=caller.principal, added_at=int(self._clock())
         )
+        self._approved(tx, caller, "signer.add", request.signer, request, use=request.use)
         tx.insert(SIGNERS, caller.tenant, request.signer, record)
         self._record(tx, caller, "signer.add", request.signer, use=request.use)
         return _info(request.signer, record)
@@ -143,8 +147,14 @@ class Signers:
         )
 
     def rules(self, caller: Caller, request: Rules, tx: Tx) -> Rules:
-        """Say whether bundles must be signed."""
+        """Say whether bundles must be signed.
+
+        Raises:
+            QuorumNeededError: Others have to approve that they need not.
+        """
         self._require(tx, caller, "*")
+        if not request.signed_only:
+            self._approved(tx, caller, "function.rules", "*", request, signed_only=0)
         tx.put(RULES, caller.tenant, _RULES_ID, RulesRecord(signed_only=request.signed_only))
         self._record(tx, caller, "function.rules", "*", signed_only=int(request.signed_only))
         return request
@@ -185,6 +195,13 @@ class Signers:
 
     def _require(self, tx: Tx, caller: Caller, name: str) -> None:
         self._grants.require(tx, caller, "signer.manage", f"signer/{name}")
+
+    def _approved(
+        self, tx: Tx, caller: Caller, op: str, name: str, request: Request, **detail: str | int
+    ) -> None:
+        digest = request_digest(op, request)
+        about = {"change": op, "signer": name, **detail}
+        self._quorum.require(tx, caller, "policy.change", f"signer/{name}", digest, detail=about)
 
     def _record(self, tx: Tx, caller: Caller, act: str, name: str, **detail: str | int) -> None:
         self._audit.record(tx, caller, act=act, resource=f"signer/{name}", detail=detail)

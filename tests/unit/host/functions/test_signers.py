@@ -9,7 +9,7 @@ import pytest
 
 from cloister import jose
 from cloister.envelope import authored, seal_to
-from cloister.errors import ConfigurationError, DeniedError, FunctionError, OpenError
+from cloister.errors import ConfigurationError, DeniedError, FunctionError, OpenError, QuorumNeededError
 from cloister.function.bundle import BUNDLE_CONTEXT, Bundle, build_bundle
 from cloister.function.signing import sign_bundle
 from cloister_host.functions.sandbox import Sandbox
@@ -70,6 +70,22 @@ def test_a_signed_bundle_is_deployed_and_its_signer_named(bench: Workbench, bund
     add(bench, CI, "deployer")
     assert deploy(bench, bundle, signature=signature(bundle))["signed_by"] == "ci"
     assert bench.call("function.list", {})["functions"][0]["versions"][0]["signed_by"] == "ci"
+
+
+def test_who_may_sign_and_whether_one_must_are_under_quorum(bench: Workbench) -> None:
+    add(bench, CLINIC, "author")
+    for name in ("ann", "bob"):
+        bench.call("principal.create", {"principal": name, "kind": "person"})
+        bench.grant(name, "approve", "act/*")
+    bench.call("quorum.set", {"act": "policy.change", "approvals": 1})
+    bench.call("function.rules", {"signed_only": True})
+    with pytest.raises(QuorumNeededError):
+        bench.call("function.rules", {"signed_only": False})
+    with pytest.raises(QuorumNeededError) as waiting:
+        add(bench, CI, "deployer")
+    proposal = {"proposal": waiting.value.proposal_id}
+    bench.call("proposal.approve", proposal, caller=bench.caller("ann"))
+    add(bench, CI, "deployer")
 
 
 def test_a_tenant_can_demand_signatures(bench: Workbench, bundle: Bundle) -> None:
