@@ -175,13 +175,6 @@ class Invocation:
             took = time.monotonic() - started
             self._sleep(next_tick(took, prepared.manifest.limits.pad_milliseconds) - took)
 
-    def _digest(self, tx: Tx, caller: Caller, request: Invoke) -> str:
-        """The digest that would run, for grants on condition of it; nothing if none would."""
-        try:
-            return self._registry.resolve(tx, caller.tenant, request.function).digest
-        except ConfigurationError:
-            return ""
-
     def _prepare(self, tx: Tx, caller: Caller, request: Invoke, watch: Watch) -> _Prepared:
         # (1) May the caller invoke it? Asked first, so that a refusal tells nothing about what exists.
         name = request.function.partition("@")[0]
@@ -190,7 +183,7 @@ class Invocation:
             caller,
             "invoke",
             f"function/{name}",
-            digest=lambda: self._digest(tx, caller, request),
+            digest=lambda: self._registry.digest(tx, caller.tenant, request.function),
         )
         resolved = self._registry.resolve(tx, caller.tenant, request.function)
         # (2) Has this very code every right it needs?

@@ -147,6 +147,13 @@ class Registry:
             debug_until=record.debug_until,
         )
 
+    def digest(self, tx: Tx, tenant: str, reference: str) -> str:
+        """The digest that would run, for grants on condition of it; nothing if none would."""
+        try:
+            return self.resolve(tx, tenant, reference).digest
+        except ConfigurationError:
+            return ""
+
     def bundle(self, tx: Tx, tenant: str, name: str, digest: str) -> Bundle:
         """Read a deployed bundle back.
 

@@ -57,7 +57,13 @@ class Streaming:
         """
         name = request.function.partition("@")[0]
         with slices.begin() as tx:
-            self._grants.require(tx, caller, "invoke", f"function/{name}")
+            self._grants.require(
+                tx,
+                caller,
+                "invoke",
+                f"function/{name}",
+                digest=lambda: self._registry.digest(tx, caller.tenant, request.function),
+            )
             digest = self._registry.resolve(tx, caller.tenant, request.function).digest
         # One digest for the whole, whatever happens to the alias meanwhile.
         for index, part in enumerate(_parts(request, f"{name}@{digest}")):

@@ -43,6 +43,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         request: Digest of the sealed request that started it, for its receipt.
         repeatable: Whether it may run again after its host died.
         cancel: Whether somebody wants it to end.
+        purpose: What it was started for, as conditions of grants ask.
         due: While it waits, when it may run; while it runs, when its host counts as dead; then when it
             is forgotten (epoch seconds).
     """
@@ -57,6 +58,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     percent: int
     attempts: int
     cancel: bool
+    purpose: str = ""
     created_at: int
     updated_at: int
     due: int
@@ -110,6 +112,7 @@ class Jobs:
             percent=0,
             attempts=0,
             cancel=False,
+            purpose=caller.purpose,
             created_at=self.now,
             updated_at=self.now,
             due=self.now,

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from cloister.errors import CloisterError, UnavailableError
+from cloister.errors import CloisterError, DeniedError, UnavailableError
 from cloister_host.functions.invocation import Invocation
 from cloister_host.functions.jobs.records import (
     JOBS,
@@ -27,6 +27,7 @@ from cloister_host.functions.jobs.records import (
 from cloister_host.functions.messages import Invoke
 from cloister_host.functions.watch import Watch
 from cloister_host.identity.caller import Caller
+from cloister_host.identity.records import PRINCIPALS
 from cloister_host.store import Row, Tx
 
 __all__ = ["JobRunner"]
@@ -69,6 +70,7 @@ class _Run:
             principal=record.principal,
             kind=record.kind,
             correlation_id=record.correlation_id,
+            purpose=record.purpose,
         )
 
 
@@ -208,7 +210,7 @@ class JobRunner:
         """Whether a due job is to run now; what else is due is settled or forgotten."""
         record = row.record
         if record.state == "waiting":
-            return True
+            return self._is_wanted(tx, row)
         if record.state != "running":
             self._jobs.forget(tx, row)
             return False
@@ -216,9 +218,18 @@ class JobRunner:
         if record.cancel:
             self._jobs.settle(tx, row, "cancelled")
         elif record.repeatable and record.attempts < MAX_ATTEMPTS:
-            return True
+            return self._is_wanted(tx, row)
         else:
             self._jobs.settle(tx, row, "lost")
+        return False
+
+    def _is_wanted(self, tx: Tx, row: Row[JobRecord]) -> bool:
+        """Whether whoever started a job may still do anything; if not, the job is settled."""
+        principal = tx.get(PRINCIPALS, row.tenant, row.record.principal)
+        if principal is not None and principal.record.state == "active":
+            return True
+        why = "the principal that started it is disabled"
+        self._jobs.settle(tx, row, "failed", error=JobError(code=DeniedError.code, message=why, hint=""))
         return False
 
     def _carry_out(self, run: _Run) -> None:

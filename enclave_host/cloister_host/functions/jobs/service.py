@@ -82,7 +82,13 @@ class JobService:
         """
         name = request.function.partition("@")[0]
         with act.begin() as tx:
-            self._grants.require(tx, caller, "invoke", f"function/{name}")
+            self._grants.require(
+                tx,
+                caller,
+                "invoke",
+                f"function/{name}",
+                digest=lambda: self._registry.digest(tx, caller.tenant, request.function),
+            )
             resolved = self._registry.resolve(tx, caller.tenant, request.function)
             row = self._jobs.add(
                 tx,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,57 @@ def test_a_right_taken_back_stops_what_waits(bench: Workbench) -> None:
     bench.call("grant.delete", {"principal": "lambda", "action": "invoke", "resource": "function/counts"})
     run(bench)
     assert get(bench, job)["error"]["code"] == "denied"
+
+
+def test_a_disabled_principal_has_nothing_run(bench: Workbench) -> None:
+    job = start(bench)
+    bench.call("principal.disable", {"principal": "lambda"})
+    run(bench)
+    assert get(bench, job)["error"]["code"] == "denied"
+
+
+def condition(bench: Workbench, **conditions: Any) -> None:
+    """Let `lambda` invoke `counts` under these conditions only."""
+    grant = {"principal": "lambda", "action": "invoke", "resource": "function/counts"}
+    bench.call("grant.delete", grant)
+    bench.call("grant.create", {**grant, "conditions": conditions})
+
+
+def test_a_grant_for_one_digest_holds_for_its_jobs(bench: Workbench) -> None:
+    digest = bench.call("function.list", {})["functions"][0]["versions"][0]["digest"]
+    condition(bench, functions=[digest])
+    job = start(bench)
+    run(bench)
+    assert get(bench, job)["state"] == "done"
+    condition(bench, functions=["ab" * 32])
+    with pytest.raises(DeniedError):
+        start(bench)
+
+
+class NoSlices:
+    """What a stream begins with."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self.begin = bench.store.begin
+
+
+def test_a_grant_for_one_digest_holds_for_its_streams(bench: Workbench) -> None:
+    digest = bench.call("function.list", {})["functions"][0]["versions"][0]["digest"]
+    condition(bench, functions=[digest])
+    operation = bench.parts.operations()["function.stream"]
+    request = operation.parse(b'{"function": "counts@prod"}')
+    stream = operation.handler(bench.caller("lambda", "faas"), request, NoSlices(bench))
+    with pytest.raises(ConfigurationError, match="columns of one length"):  # it was let in
+        next(stream)
+
+
+def test_a_job_runs_for_the_purpose_it_was_started_for(bench: Workbench) -> None:
+    condition(bench, purposes=["fraud"])
+    payload = {"function": "counts@prod", "inputs": {"upto": bench.seal("numbers", 7)}}
+    caller = replace(bench.caller("lambda", "faas"), purpose="fraud")
+    job = bench.call("function.start", payload, caller=caller)["job"]
+    run(bench)
+    assert get(bench, job)["state"] == "done"
 
 
 def test_the_code_is_the_one_that_was_started(bench: Workbench) -> None:
