@@ -30,3 +30,11 @@ def test_the_settings_page_lists_every_setting_as_it_is():
 def test_every_link_to_a_file_leads_somewhere(document):
     for target in LINK.findall(document.read_text()):
         assert (document.parent / target).exists(), target
+
+
+def test_every_decision_has_a_number_of_its_own_and_its_title_says_it():
+    numbers = []
+    for path in sorted((ROOT / "docs" / "adr").glob("*.md")):
+        numbers.append(int(path.name.partition("-")[0]))
+        assert path.read_text().startswith(f"# {numbers[-1]}. "), path.name
+    assert len(numbers) == len(set(numbers))
