@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +36,11 @@ class Clock:
 class World:
     """A store, its services, and principals of the tenant acme."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.clock = Clock()
         root = RootKey.generate("test")
-        self.store = Store(url, root.row_keys())
+        self.store = Store(f"sqlite:///{path}", root.row_keys())
         self.store.migrate()
         self.services: Services = build_services(self.store, root, self.clock)
         self.operations: dict[str, Operation] = dict(self.services.operations())
@@ -64,6 +67,11 @@ class World:
     def policy(self, name: str, document: dict[str, Any], **more: Any) -> Any:
         return self.call(self.admin, "policy.create", policy=name, **document, **more)
 
+    def pen(self, statement: str, *parameters: Any) -> list[Any]:
+        """Write in the database as whoever owns it could."""
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            return connection.execute(statement, parameters).fetchall()
+
     def audit(self, act: str) -> list[Entry]:
         with self.store.begin() as tx:
             entries = self.services.audit.read(tx, "acme", after="", limit=1000)
@@ -72,7 +80,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    world = World(f"sqlite:///{tmp_path}/host.db")
+    world = World(tmp_path / "host.db")
     yield world
     world.store.close()
 
