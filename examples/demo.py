@@ -85,8 +85,8 @@ def show_summary(console: Console, taken: list[tuple[str, bool, float]]) -> None
         table.add_row(title, "[green]done" if succeeded else "[red]failed", f"{seconds:.1f}")
     console.print(table)
     console.print(
-        "\nEvery answer came with a receipt, signed by the host and a leaf of its public log: `cloister receipt verify`,"
-        "\n`cloister audit verify` (docs/audit.md)."
+        "\nEvery answer came with a receipt, signed by the host and tied to a leaf of its log:"
+        "\n`cloister receipt verify`, `cloister audit verify` (docs/audit.md)."
     )
 
 
