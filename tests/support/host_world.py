@@ -57,6 +57,7 @@ class HostWorld:
         self.clock = Clock()
         self.root = root or RootKey.generate("test")
         self.store = Store(self.url, self.root.row_keys())
+        self._stores = [self.store]
         self.store.migrate()
         self.monotonic = Clock()
         self.services: Services = build_services(
@@ -157,7 +158,11 @@ class HostWorld:
         if "PRAGMA" in statement:
             pytest.skip("this looks into SQLite")
         translated = re.sub(r"x'([0-9a-f]*)'", r"'\\x\1'::bytea", statement.replace("%", "%%"))
-        translated = translated.replace("?", "%s").replace("zeroblob(32)", "decode(repeat('00', 32), 'hex')")
+        translated = re.sub(
+            r"zeroblob\((\d+|length\(\w+\))\)",
+            r"decode(repeat('00', \1), 'hex')",
+            translated.replace("?", "%s"),
+        )
         refused = (
             psycopg.DataError,
             psycopg.errors.DatatypeMismatch,
@@ -173,5 +178,11 @@ class HostWorld:
             # Columns of SQLite hold anything; these do not.
             pytest.skip(f"PostgreSQL does not let its owner do this: {type(error).__name__}")
 
+    def second_store(self) -> Store:
+        """The same database, opened once more, as by another replica."""
+        self._stores.append(Store(self.url, self.root.row_keys()))
+        return self._stores[-1]
+
     def close(self) -> None:
-        self.store.close()
+        for store in self._stores:
+            store.close()
