@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.hashes import SHA256, Hash
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from cloister.errors import ConfigurationError, IdentityError
+from cloister.attestation.certificates import load_certificate, load_certificates
+from cloister.errors import ConfigurationError, EvidenceError, IdentityError
 from cloister.jose import b64url_decode, strict_json
 from cloister.protocol.identity_proof import IDENTITY_TYP, proof_claims
 from cloister_host.identity.jwks import IssuerKey
@@ -33,7 +34,7 @@ MAX_AUTHORITIES: Final = 16
 MAX_PROOF_CHARS: Final = 4096
 PROOF_ALGORITHMS: Final = frozenset({"PS256", "ES256", "ES384", "EdDSA"})
 _PARTS: Final = 3
-# What parsing hostile certificates raises.
+# What reading a hostile certificate's fields raises.
 MALFORMED: Final = (
     ValueError,
     TypeError,
@@ -58,9 +59,9 @@ def load_authority(pem: str) -> tuple[x509.Certificate, ...]:
     if len(pem) > MAX_AUTHORITY_CHARS:
         raise refused
     try:
-        found = tuple(x509.load_pem_x509_certificates(pem.encode("ascii")))
+        found = tuple(load_certificates([pem.encode("ascii")]))
         constraints = [one.extensions.get_extension_for_class(x509.BasicConstraints) for one in found]
-    except (*MALFORMED, x509.ExtensionNotFound):
+    except (EvidenceError, *MALFORMED, x509.ExtensionNotFound):
         raise refused from None
     if not 0 < len(found) <= MAX_AUTHORITIES or not all(one.value.ca for one in constraints):
         raise refused
@@ -97,9 +98,7 @@ def verify_chain(chain: Sequence[str], authority: str, *, now: float) -> Verifie
     if not 0 < len(chain) <= MAX_CHAIN or any(len(one) > MAX_CERTIFICATE_CHARS for one in chain):
         raise refused
     try:
-        leaf, *others = [
-            x509.load_der_x509_certificate(base64.b64decode(one, validate=True)) for one in chain
-        ]
+        leaf, *others = [load_certificate(base64.b64decode(one, validate=True)) for one in chain]
         verifier = (
             PolicyBuilder()
             .store(Store(list(_authority(authority))))
@@ -114,7 +113,7 @@ def verify_chain(chain: Sequence[str], authority: str, *, now: float) -> Verifie
             "serial": f"{leaf.serial_number:x}",
             "spki_sha256": _spki(leaf),
         }
-    except (*MALFORMED, VerificationError):
+    except (EvidenceError, *MALFORMED, VerificationError):
         raise refused from None
     # Which of several names is meant would be the client's choice.
     if len(subjects) != 1 or subjects[0] is None:

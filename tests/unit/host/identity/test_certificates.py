@@ -183,6 +183,15 @@ def test_any_bytes_are_a_chain_or_an_identity_error(authority: Authority, data: 
     assert found.claims == verify(authority, good).claims
 
 
+def test_a_serial_number_below_one_is_refused_without_a_warning(authority: Authority) -> None:
+    good = authority.issue(KEYS["ES256"]()).public_bytes(Encoding.DER)
+    serial = good.index(b"\x02", good.index(b"\x02\x01\x02") + 3)
+    changed = bytearray(good)
+    changed[serial + 2] |= 0x80
+    with pytest.raises(IdentityError):
+        verify(authority, bytes(changed))
+
+
 def verify(authority: Authority, raw: bytes) -> VerifiedCertificate:
     return verify_chain([base64.b64encode(raw).decode()], authority.pem, now=NOW.timestamp())
 
