@@ -107,6 +107,14 @@ class Session:
         for action in self._after:
             action()
 
+    def close(self) -> None:
+        """Let go of the driver's statements.
+
+        SQLite's are shared by all transactions of the connection: a cursor that is collected later, in
+        another thread, would reset a statement in the midst of somebody else's use of it.
+        """
+        self._cursor.close()
+
 
 class Database:
     """A SQLite file (write-ahead log, fully synchronous commits) or a PostgreSQL database.
@@ -161,8 +169,10 @@ class Database:
                     yield session
                     if session.deferred and self._writer is None:
                         session.execute(_LAZY_COMMIT)
+                    session.close()
                     connection.commit()
                 except BaseException:
+                    session.close()
                     connection.rollback()
                     raise
                 if self._flush is not None and session.wrote:

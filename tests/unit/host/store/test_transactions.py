@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from sqlalchemy import text
 
 from cloister.errors import ConfigurationError, UnavailableError
 from cloister_host.keymanager.root import RootKey
@@ -76,6 +77,27 @@ def test_concurrent_read_modify_write_loses_nothing(host: HostWorld) -> None:
         row = tx.get(COUNTS, "acme", "a")
     assert row is not None
     assert row.record.value == 200
+
+
+_BUMP = text("UPDATE policies SET version = version + :by WHERE id = :id")
+
+
+def test_many_threads_run_the_same_statement_for_many_rows(host: HostWorld) -> None:
+    """SQLite's statements are shared by the connection: one that is let go of late breaks another's use."""
+
+    def work(_number: int) -> None:
+        with host.store.begin() as tx:
+            tx.execute_many(_BUMP, [{"by": by, "id": "nobody"} for by in range(20)])
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(work, range(800)))
+
+
+def test_nothing_can_be_done_in_a_transaction_that_is_over(host: HostWorld) -> None:
+    with host.store.begin() as tx:
+        pass
+    with pytest.raises(Exception, match="closed"):
+        tx.execute(_BUMP, {"by": 1, "id": "nobody"})
 
 
 def test_a_store_that_stays_busy_is_unavailable(host: HostWorld, monkeypatch: pytest.MonkeyPatch) -> None:
