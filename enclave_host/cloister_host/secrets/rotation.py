@@ -69,7 +69,9 @@ class SecretRotation:
         return {"secret.rotate": Operation(SecretName, self.rotate, effect=True, staged=True)}
 
     def rotate(self, caller: Caller, request: SecretName, act: Act) -> SecretInfo:
-        """Have the next version made now (rights `secret.manage` on it and `invoke` on its function).
+        """Have the next version made now.
+
+        It takes the rights `secret.manage` on it, `invoke` on its function and `decrypt` under its key.
 
         Raises:
             ConfigurationError: There is no such secret, or it has no rotation.
@@ -127,8 +129,10 @@ class SecretRotation:
         """Open a function's answer, and keep it as the next version.
 
         Raises:
+            DeniedError: The principal of the rotation may not open under its key any more.
             FunctionError: It is not a text or bytes sealed under the rotation's key.
         """
+        self._secrets.require_opening(tx, caller, rotation.key)
         text = value if isinstance(value, str) else ""
         [opened] = self._keys.open_granted(tx, caller.tenant, [text], None, keys=frozenset({rotation.key}))
         if isinstance(opened, OpenError) or not isinstance(opened, str | bytes) or not opened:

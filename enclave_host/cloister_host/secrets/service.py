@@ -171,7 +171,7 @@ class Secrets:
 
         Raises:
             ConfigurationError: There is no such secret, or the rotation is incomplete.
-            DeniedError: Also: the caller may not invoke that function.
+            DeniedError: Also: the caller may not invoke that function, or not open under that key.
         """
         resource = self._manage(tx, caller, request.secret)
         row = self._existing(tx, caller.tenant, request.secret)
@@ -181,6 +181,7 @@ class Secrets:
                 raise ConfigurationError("a rotation needs the key that the function seals its answer under")
             name = request.function.partition("@")[0]
             self._grants.require(tx, caller, "invoke", f"function/{name}")
+            self.require_opening(tx, caller, request.key)
             if caller.kind == "function":
                 raise ConfigurationError("a function does not schedule rotations")
             rotation = Rotation(
@@ -230,6 +231,13 @@ class Secrets:
                 "this secret has no rotation", hint="name a function with secret.schedule"
             )
         return row
+
+    def require_opening(self, tx: Tx, caller: Caller, key: str) -> None:
+        """Refuse a rotation by somebody who may not have the host open under its key (right `decrypt`).
+
+        Whoever may only write secrets would otherwise turn what others sealed into one that egress sends out.
+        """
+        self._grants.require(tx, caller, "decrypt", f"key/{key}")
 
     def add(
         self,

@@ -40,6 +40,7 @@ def rotating(bench: Workbench) -> Workbench:
     bench.key("fresh")
     bench.deploy(ROTATE)
     bench.grant("admin", "invoke", "function/rotate-partner")
+    bench.grant("admin", "decrypt", "key/fresh")
     bench.grant("admin", "secret.read", "secret/*")
     bench.call("secret.put", {"secret": "partner", "value": "first"})
     schedule(bench, every_seconds=MONTH)
@@ -81,21 +82,29 @@ def test_a_secret_is_rotated_by_schedule_and_once(rotating: Workbench) -> None:
     assert value(rotating)[0] == 2
 
 
-def test_only_whoever_may_invoke_the_function_rotates_with_it(rotating: Workbench) -> None:
+@pytest.mark.parametrize("lacks", [("invoke", "function/rotate-partner"), ("decrypt", "key/fresh")])
+def test_only_whoever_may_invoke_the_function_and_open_its_answer_rotates_with_it(
+    rotating: Workbench, lacks: tuple[str, str]
+) -> None:
     rotating.call("principal.create", {"principal": "keeper", "kind": "person"})
     rotating.grant("keeper", "secret.manage", "secret/partner")
+    for right in {("invoke", "function/rotate-partner"), ("decrypt", "key/fresh")} - {lacks}:
+        rotating.grant("keeper", *right)
     keeper = rotating.caller("keeper")
     rotation = {"secret": "partner", "function": "rotate-partner@prod", "key": "fresh"}
     for op, payload in (("secret.schedule", rotation), ("secret.rotate", {"secret": "partner"})):
         with pytest.raises(DeniedError):
             rotating.call(op, payload, caller=keeper)
-    rotating.grant("keeper", "invoke", "function/rotate-partner")
+    rotating.grant("keeper", *lacks)
     rotating.call("secret.rotate", {"secret": "partner"}, caller=keeper)
 
 
-def test_a_rotation_ends_with_the_rights_of_whoever_asked_for_it(rotating: Workbench) -> None:
-    grant = {"principal": "admin", "action": "invoke", "resource": "function/rotate-partner"}
-    rotating.call("grant.delete", grant)
+@pytest.mark.parametrize("right", [("invoke", "function/rotate-partner"), ("decrypt", "key/fresh")])
+def test_a_rotation_ends_with_the_rights_of_whoever_asked_for_it(
+    rotating: Workbench, right: tuple[str, str]
+) -> None:
+    action, resource = right
+    rotating.call("grant.delete", {"principal": "admin", "action": action, "resource": resource})
     rotating.clock.now += MONTH
     scheduler(rotating).round()
     assert value(rotating) == (1, "first")
@@ -116,6 +125,7 @@ def test_a_function_that_gives_no_sealed_secret_leaves_the_old_one(rotating: Wor
 
 def test_an_answer_under_another_key_than_the_one_that_was_named_is_no_secret(rotating: Workbench) -> None:
     rotating.key("other")
+    rotating.grant("admin", "decrypt", "key/other")
     schedule(rotating, key="other")
     with pytest.raises(FunctionError, match="no secret"):
         rotating.call("secret.rotate", {"secret": "partner"})
