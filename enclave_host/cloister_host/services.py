@@ -170,7 +170,7 @@ def build_services(
         tokenization=TokenizationService(
             ring=ring, vault=Vault(clock), grants=grants, quorum=quorum, audit=audit, clock=clock
         ),
-        secrets=Secrets(grants, audit, forward),
+        secrets=Secrets(grants=grants, quorum=quorum, audit=audit, clock=forward),
         replay=ReplayGuard(clock),
         idempotency=Idempotency(clock),
     )

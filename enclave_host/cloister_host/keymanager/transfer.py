@@ -71,7 +71,7 @@ class KeyTransfer:
         return {
             "key.import_key": Operation(ImportPrepare, self.prepare, effect=True),
             "key.import": Operation(Import, self.bring, effect=True),
-            "key.export": Operation(Export, self.export, effect=False),
+            "key.export": Operation(Export, self.export, effect=True),
         }
 
     def prepare(self, caller: Caller, request: ImportPrepare, tx: Tx) -> ImportKey:

@@ -15,6 +15,8 @@ ACTS: Final = {
     "key.export": "give a wrapped key out",
     "grant.detokenize": "let somebody see the values behind tokens",
     "token.detokenize": "see the values behind tokens",
+    "token.revoke": "make tokens worthless, and destroy the values behind them",
+    "secret.destroy": "erase a secret's value for good",
     "function.deploy": "bring in the code of a confidential function",
     "policy.change": "widen who may do what, or change how values become tokens",
     "tenant.delete": "delete a tenant (asked for in the system tenant)",

@@ -23,7 +23,7 @@ class Approvers:
     def may(self, tx: Tx, tenant: str, principal: str, act: str) -> bool:
         """Whether this principal is active and has the right to approve the act."""
         who = _active(tx, tenant, principal)
-        # Its conditions were held against the request in which it approved.
+        # Its other conditions were held against the request in which it approved.
         return who is not None and self._grants.ever_holds(tx, who, "approve", f"act/{act}")
 
     def is_one(self, tx: Tx, tenant: str, principal: str) -> bool:

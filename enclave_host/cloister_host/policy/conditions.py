@@ -14,7 +14,7 @@ from cloister.errors import ConfigurationError
 from cloister_host.identity.caller import Caller
 from cloister_host.identity.claims import check_wanted, first_mismatch
 
-__all__ = ["Conditions", "Facts", "check_conditions", "unmet"]
+__all__ = ["Conditions", "Facts", "check_conditions", "has_ended", "unmet"]
 
 MAX_NAMED: Final = 32
 _HOURS: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
@@ -83,6 +83,11 @@ def check_conditions(conditions: Conditions) -> None:
         check_wanted(conditions.claims)
 
 
+def has_ended(conditions: Conditions, now: float) -> bool:
+    """Whether the grant will never count again."""
+    return conditions.not_after != 0 and now >= conditions.not_after
+
+
 def unmet(conditions: Conditions, facts: Facts) -> str | None:
     """The first condition that does not hold, in words, or None. Never the value of a claim."""
     return next(_failures(conditions, facts), None)
@@ -92,7 +97,7 @@ def _failures(conditions: Conditions, facts: Facts) -> Iterator[str]:
     now = dt.datetime.fromtimestamp(facts.now, dt.UTC)
     if facts.now < conditions.not_before:
         yield "it has not begun"
-    if conditions.not_after and facts.now >= conditions.not_after:
+    if has_ended(conditions, facts.now):
         yield "it has ended"
     if conditions.hours and not _within(conditions.hours, now.hour * 60 + now.minute):
         yield f"it counts from {conditions.hours} UTC"

@@ -13,7 +13,7 @@ from cloister_host.identity.caller import Caller
 from cloister_host.identity.records import PRINCIPALS
 from cloister_host.identity.steady import SteadyClock
 from cloister_host.policy.actions import ACTIONS, forbidden_to, matching_resources
-from cloister_host.policy.conditions import Conditions, Facts, unmet
+from cloister_host.policy.conditions import Conditions, Facts, has_ended, unmet
 from cloister_host.policy.roles import roles_with
 from cloister_host.store import Row, Table, Tx
 
@@ -92,8 +92,11 @@ class Grants:
         )
 
     def ever_holds(self, tx: Tx, caller: Caller, action: str, resource: str) -> bool:
-        """Whether there is such a grant, whatever its conditions."""
-        return not forbidden_to(caller.kind, action) and bool(self.matching(tx, caller, action, resource))
+        """Whether there is such a grant that has not ended, whatever its other conditions."""
+        if forbidden_to(caller.kind, action):
+            return False
+        found, now = self.matching(tx, caller, action, resource), self._now()
+        return any(not has_ended(row.record.conditions, now) for row in found)
 
     def matching(self, tx: Tx, caller: Caller, action: str, resource: str) -> Sequence[Row[Grant]]:
         """The grants that name the caller or its group, the action or a role with it, and the resource."""

@@ -14,6 +14,7 @@ from cloister_host.audit import Audit
 from cloister_host.identity.caller import Caller
 from cloister_host.operations import Operation, Page
 from cloister_host.policy.grants import Grants
+from cloister_host.policy.quorum import Quorum, request_digest
 from cloister_host.secrets.messages import (
     SecretDestroy,
     SecretGiven,
@@ -59,8 +60,11 @@ class Secrets:
         clock: Epoch seconds, never going back.
     """
 
-    def __init__(self, grants: Grants, audit: Audit, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, *, grants: Grants, quorum: Quorum, audit: Audit, clock: Callable[[], float]
+    ) -> None:
         self._grants = grants
+        self._quorum = quorum
         self._audit = audit
         self._clock = clock
 
@@ -155,11 +159,20 @@ class Secrets:
 
         Raises:
             ConfigurationError: There is no such version, or it is destroyed already.
+            QuorumNeededError: Others have to approve it.
         """
         resource = self._manage(tx, caller, request.secret)
         row = self._found(tx, caller.tenant, request.secret, request.version)
         if row.record.state == "destroyed":
             raise ConfigurationError("this version is destroyed already")
+        self._quorum.require(
+            tx,
+            caller,
+            "secret.destroy",
+            resource,
+            request_digest("secret.destroy", request),
+            detail={"version": request.version},
+        )
         gone = self._erase(tx, row)
         self._audit.record(
             tx, caller, act="secret.destroy", resource=resource, detail={"version": request.version}

@@ -141,10 +141,22 @@ class TokenizationService:
         return _tokens(target, out, request.references)
 
     def answer_revoke(self, caller: Caller, request: Revoke, tx: Tx) -> Revoked:
-        """Make vault tokens worthless, and destroy what is behind them (right `policy.manage`)."""
+        """Make vault tokens worthless, and destroy what is behind them (right `policy.manage`).
+
+        Raises:
+            QuorumNeededError: Others have to approve that exactly these are revoked.
+        """
         policy = self._permitted(tx, caller, "policy.manage", request.policy)
         if not isinstance(policy.compiled.plan, VaultPlan):
             raise ConfigurationError("only vault tokens can be revoked", hint="others hang on no stored row")
+        self._quorum.require(
+            tx,
+            caller,
+            "token.revoke",
+            policy.resource,
+            request_digest("token.revoke", request),
+            detail={"tokens": len(request.tokens)},
+        )
         revoked = self._vault.revoke(tx, policy, request.tokens)
         self._audit.record(
             tx, caller, act="token.revoke", resource=policy.resource, detail={"tokens": revoked}

@@ -143,11 +143,19 @@ def test_one_approver_counts_once(acme: HostWorld) -> None:
     proposed(acme, acme.admin, "grant.create", **GRANT)
 
 
-@pytest.mark.parametrize("end", ["disabled", "right taken back"])
+@pytest.mark.parametrize("end", ["disabled", "right taken back", "right ended"])
 def test_who_may_no_longer_approve_does_not_count(acme: HostWorld, end: str) -> None:
+    if end == "right ended":
+        acme.call(acme.admin, "grant.delete", principal="bob", action="approve", resource="act/*")
+        until = {"not_after": int(acme.clock.now) + 60}
+        right = {"principal": "bob", "action": "approve", "resource": "act/*", "conditions": until}
+        approve(acme, proposed(acme, acme.admin, "grant.create", **right), ANN, CY)
+        acme.call(acme.admin, "grant.create", **right)
     proposal = proposed(acme, acme.admin, "grant.create", **GRANT)
     approve(acme, proposal, ANN, BOB)
-    if end == "disabled":
+    if end == "right ended":
+        acme.clock.now += 60
+    elif end == "disabled":
         acme.call(acme.admin, "principal.disable", principal="bob")
     else:
         acme.call(acme.admin, "grant.delete", principal="bob", action="approve", resource="act/*")
@@ -318,6 +326,31 @@ def test_detokenization_waits_for_exactly_these_tokens(host: HostWorld) -> None:
     proposed(host, teller, "token.detokenize", policy="pins", tokens=tokens)
     assert host.call(teller, "token.detokenize", policy="pins", tokens=tokens[:1]).values == ["1234"]
     proposed(host, teller, "token.detokenize", policy="pins", tokens=tokens[:1])
+
+
+def test_revoking_tokens_waits_for_exactly_these(host: HostWorld) -> None:
+    host.principal("ann", ("approve", "act/*"), kind="person")
+    host.call(host.admin, "policy.create", **POLICY)
+    teller = host.principal("teller", ("tokenize", "*"), ("detokenize", "*"), kind="person")
+    tokens = host.call(teller, "token.tokenize", policy="pins", values=["1234", "5678"]).tokens
+    host.call(host.admin, "quorum.set", act="token.revoke", approvals=1)
+    approve(host, proposed(host, host.admin, "token.revoke", policy="pins", tokens=tokens[:1]), ANN)
+    proposed(host, host.admin, "token.revoke", policy="pins", tokens=tokens)
+    assert host.call(teller, "token.detokenize", policy="pins", tokens=tokens).values == ["1234", "5678"]
+    assert host.call(host.admin, "token.revoke", policy="pins", tokens=tokens[:1]).revoked == 1
+    assert host.call(teller, "token.detokenize", policy="pins", tokens=tokens).values == [None, "5678"]
+
+
+def test_destroying_a_secret_waits_for_exactly_this_version(host: HostWorld) -> None:
+    host.principal("ann", ("approve", "act/*"), kind="person")
+    for value in ("first", "second"):
+        host.call(host.admin, "secret.put", secret="partner", value=value)
+    host.call(host.admin, "quorum.set", act="secret.destroy", approvals=1)
+    approve(host, proposed(host, host.admin, "secret.destroy", secret="partner", version=1), ANN)
+    proposed(host, host.admin, "secret.destroy", secret="partner", version=2)
+    host.call(host.admin, "secret.destroy", secret="partner", version=1)
+    versions = host.call(host.admin, "secret.versions", secret="partner").versions
+    assert [one.state for one in versions] == ["destroyed", "active"]
 
 
 def test_a_grant_of_detokenize_and_a_token_policy_wait(host: HostWorld) -> None:
