@@ -22,6 +22,12 @@ class _Text(NamedTuple):
     is_base64: bool
 
 
+class _Untouched(str):
+    """A JSON text without members, as it came: no path leads into a string or a number."""
+
+    __slots__ = ()
+
+
 def change_json(
     document: Any, change: Callable[[Any], Any], *, leads_into: Callable[[Sequence[str]], bool]
 ) -> Any:
@@ -88,16 +94,19 @@ def _decode(text: _Text, value: Any) -> Any:
         return value
     try:
         raw = base64.b64decode(value, validate=True) if text.is_base64 else value
-        return json.loads(raw)
+        decoded = json.loads(raw)
     except (ValueError, TypeError, binascii.Error, RecursionError):
         raise ConfigurationError(
             f"{'.'.join(text.steps)} is not JSON, though a path leads into it", hint="send JSON"
         ) from None
+    return decoded if isinstance(decoded, dict | list) else _Untouched(value)
 
 
 def _encode(text: _Text, value: Any) -> Any:
     if value is None or value == "":
         return value
+    if isinstance(value, _Untouched):
+        return str(value)
     # A place that was sealed or redacted as a whole is text already.
     encoded = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
     return base64.b64encode(encoded.encode()).decode() if text.is_base64 else encoded

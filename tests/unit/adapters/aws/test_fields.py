@@ -99,6 +99,18 @@ def test_text_that_no_path_leads_into_is_passed_on_byte_by_byte(sealer):
     assert seal_fields(event={"$.extra": "ssns"}, client=sealer)(echo)(sent, None)["body"] == '{ "a" : 1e2 }'
 
 
+@pytest.mark.parametrize("body", ['"healthy"', "12.50", "null"])
+def test_a_json_text_without_members_stays_as_it_is(body):
+    sent = {"statusCode": 200, "body": body}
+    assert mask_fields(response={"$.body.ssn": REDACTED}, default=PLAIN)(echo)(sent, None) == sent
+
+
+def test_by_default_a_json_text_without_members_is_masked_too():
+    sent = {"statusCode": 200, "body": f'"{SSN}"'}
+    masked = mask_fields(response={"$.body.name": PLAIN, "$.statusCode": PLAIN}, default=REDACTED)(echo)
+    assert SSN not in str(masked(sent, None))
+
+
 def test_two_members_of_one_name_do_not_hide_a_plaintext(sealer):
     sealed = seal_to(SSN, KEY.public(), kid="ssns.1")
     sent = {**event("powertools_apiGatewayProxyV2Event"), "body": f'{{"ssn":"{SSN}","ssn":"{sealed}"}}'}
