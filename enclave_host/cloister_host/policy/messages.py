@@ -62,7 +62,7 @@ class GrantListRequest(Page):
 
 
 class OwnGrantsRequest(Page):
-    """Asks who the caller is, and what was granted to it."""
+    """Asks who the caller is, and what was granted to it and its groups."""
 
 
 class GrantInfo(Result):
@@ -84,7 +84,7 @@ class GrantList(Result):
 
 
 class OwnGrants(Result):
-    """The caller, and one page of the grants given to it directly."""
+    """The caller, and one page of the grants given to it or to a group of its."""
 
     tenant: str
     principal: str

@@ -31,7 +31,7 @@ from cloister_host.policy.messages import (
 )
 from cloister_host.policy.quorum import Quorum, request_digest
 from cloister_host.policy.roles import ROLES
-from cloister_host.store import Tx
+from cloister_host.store import Row, Tx
 
 __all__ = ["GrantService"]
 
@@ -132,10 +132,11 @@ class GrantService:
         )
 
     def mine(self, caller: Caller, request: OwnGrantsRequest, tx: Tx) -> OwnGrants:
-        """Who the caller is and what it was granted; nobody needs a right to ask that about himself."""
-        rows = tx.scan(
-            GRANTS, caller.tenant, prefix=f"{caller.principal}|", after=request.after, limit=request.limit
-        )
+        """Who the caller is and what it or its groups were granted; to ask that needs no right."""
+        rows: list[Row[Grant]] = []
+        for prefix in sorted(f"{subject}|" for subject in self._grants.subjects(tx, caller)):
+            if (missing := request.limit - len(rows)) > 0:
+                rows += tx.scan(GRANTS, caller.tenant, prefix=prefix, after=request.after, limit=missing)
         self._audit.record(tx, caller, act="grant.mine", resource=f"principal/{caller.principal}")
         return OwnGrants(
             tenant=caller.tenant,

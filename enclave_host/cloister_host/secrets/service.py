@@ -60,9 +60,7 @@ class Secrets:
         clock: Epoch seconds, never going back.
     """
 
-    def __init__(
-        self, *, grants: Grants, quorum: Quorum, audit: Audit, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, *, grants: Grants, quorum: Quorum, audit: Audit, clock: Callable[[], float]) -> None:
         self._grants = grants
         self._quorum = quorum
         self._audit = audit

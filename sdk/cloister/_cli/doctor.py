@@ -217,7 +217,7 @@ class Examination:
         if not grants:
             self._notes.append(
                 (
-                    "no grant was given to this principal directly",
+                    "no grant was given to this principal or its groups",
                     "`cloister grant add`, by an administrator",
                 )
             )

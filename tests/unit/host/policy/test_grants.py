@@ -283,6 +283,23 @@ def test_listing_one_principal_does_not_list_its_namesakes(host: HostWorld, app:
 # --- a pen in the database ---
 
 
+@pytest.mark.parametrize("page", [1, 2, 100])
+def test_a_caller_sees_what_it_and_its_groups_were_granted(host: HostWorld, app: Caller, page: int) -> None:
+    for group in ("apps", "zoo"):
+        host.call(host.admin, "group.create", group=group)
+    host.call(host.admin, "group.add", group="apps", principal="app")
+    given = [("app", "seal"), ("app", "wrap"), ("group:apps", "unwrap"), ("group:apps", "verify")]
+    for principal, action in [*given, ("group:zoo", "rewrap"), ("admin", "encrypt")]:
+        host.call(host.admin, "grant.create", principal=principal, action=action, resource="key/*")
+    seen, after = [], ""
+    while True:
+        mine = host.call(app, "grant.mine", after=after, limit=page)
+        seen += [(grant.principal, grant.action) for grant in mine.grants]
+        if not (after := mine.next):
+            break
+    assert seen == given
+
+
 def test_a_grant_added_in_the_database_is_found(host: HostWorld, app: Caller) -> None:
     host.pen(
         "INSERT INTO grants"
