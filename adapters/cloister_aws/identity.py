@@ -8,16 +8,16 @@ Source: https://docs.aws.amazon.com/STS/latest/APIReference/API_GetWebIdentityTo
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from cloister.envelope.process import on_drop
 from cloister.errors import CloisterError, ConfigurationError, IdentityError, UnavailableError
-from cloister.identity import ApiKey, audience
+from cloister.identity import audience
 from cloister.secret import Secret
+from cloister.workload import Clock, KeptKey, KeptTokens, TokenAndEnd
 from cloister_aws.boto import boto_errors, error_code
 
 if TYPE_CHECKING:
@@ -30,12 +30,6 @@ __all__ = ["AwsIdentity", "StoredApiKey", "stored_key", "workload"]
 
 TOKEN_SECONDS: Final = 300
 """How long a token is asked for; STS gives 60 to 3600."""
-MARGIN_SECONDS: Final = 60
-"""A token this near its end is replaced."""
-LAST_SECONDS: Final = 5
-"""While STS does not answer, a token is used until this near its end."""
-KEY_SECONDS: Final = 300
-"""How long a stored API key is used before it is read again, so that a rotated one comes in."""
 _ALGORITHM: Final = "ES384"
 _GLOBAL_ENDPOINT: Final = "https://sts.amazonaws.com"
 _REFUSED: Final = (
@@ -71,8 +65,6 @@ _PASSING: Final = frozenset(
 )
 """Errors of AWS that a later call may not meet."""
 
-Clock = Callable[[], float]
-
 
 class AwsIdentity:
     """The identity of the role that this code runs under.
@@ -92,15 +84,13 @@ class AwsIdentity:
     ) -> None:
         self._session = session
         self._given = client
-        self._clock = clock
+        self._tokens = KeptTokens(self._fetch, clock=clock)
         self.forget()
         on_drop(self)
 
     def forget(self) -> None:
-        """Drop tokens and connection: called after a fork and around a snapshot."""
-        self._lock = threading.Lock()
+        """Drop the connection: called after a fork and around a snapshot, which drop the tokens too."""
         self._client: STSClient | None = self._given
-        self._tokens: dict[str, tuple[Secret, float]] = {}
 
     def credential(self, *, deployment: str, request: RequestBinding) -> Mapping[str, Any]:  # noqa: ARG002 (a token is for any request)
         """A token for this deployment and no other, as credential members.
@@ -110,23 +100,9 @@ class AwsIdentity:
             ConfigurationError: No region is set, or boto3 is too old.
             UnavailableError: STS did not answer.
         """
-        return {"type": "oidc", "value": self._token(audience(deployment)).reveal().decode()}
+        return {"type": "oidc", "value": self._tokens.get(audience(deployment))}
 
-    def _token(self, audience_: str) -> Secret:
-        with self._lock:
-            kept = self._tokens.get(audience_)
-            now = self._clock()
-            if kept is not None and now < kept[1] - MARGIN_SECONDS:
-                return kept[0]
-            try:
-                kept = self._fetch(audience_)
-            except UnavailableError:
-                if kept is None or now >= kept[1] - LAST_SECONDS:
-                    raise
-            self._tokens = {audience_: kept}
-            return kept[0]
-
-    def _fetch(self, audience_: str) -> tuple[Secret, float]:
+    def _fetch(self, audience_: str) -> TokenAndEnd:
         try:
             self._client = self._client or self._connect()
             answer = self._client.get_web_identity_token(
@@ -183,14 +159,7 @@ class StoredApiKey:
         self._arn = arn
         self._service, self._region = parts[2], parts[3]
         self._session = session
-        self._clock = clock
-        self.forget()
-        on_drop(self)
-
-    def forget(self) -> None:
-        """Drop the key: called after a fork and around a snapshot."""
-        self._lock = threading.Lock()
-        self._kept: tuple[ApiKey, float] | None = None
+        self._key = KeptKey(self._read, where="the secret in AWS", clock=clock)
 
     def credential(self, *, deployment: str, request: RequestBinding) -> Mapping[str, Any]:
         """The key as credential members.
@@ -200,21 +169,7 @@ class StoredApiKey:
             ConfigurationError: What is stored is no API key.
             UnavailableError: AWS did not answer.
         """
-        return self._key().credential(deployment=deployment, request=request)
-
-    def _key(self) -> ApiKey:
-        with self._lock:
-            now = self._clock()
-            if self._kept is not None and now < self._kept[1]:
-                return self._kept[0]
-            try:
-                key = ApiKey.parse(self._read(), where="the secret in AWS")
-            except UnavailableError:
-                if self._kept is None:
-                    raise
-                key = self._kept[0]
-            self._kept = key, now + KEY_SECONDS
-            return key
+        return self._key.get().credential(deployment=deployment, request=request)
 
     def _read(self) -> str:
         import boto3  # noqa: PLC0415 (0.2 s, for those who use it)

@@ -37,7 +37,8 @@ SETTINGS: Final = (
     Setting(
         name="identity",
         variable="CLOISTER_IDENTITY",
-        help="How the caller proves who it is: `key`, `token`, `mtls`, or as the workload that it is: `aws`.",
+        help="How the caller proves who it is: `key`, `token`, `mtls`, or as the workload that it is: "
+        "`aws`, `gcp`.",
         default="key",
     ),
     Setting(
@@ -48,7 +49,8 @@ SETTINGS: Final = (
     Setting(
         name="api_key_secret",
         variable="CLOISTER_API_KEY_SECRET",
-        help="Where a cloud keeps the API key: ARN of a Secrets Manager secret or an SSM parameter.",
+        help="Where a cloud keeps the API key: ARN of a Secrets Manager secret or an SSM parameter, "
+        "`projects/.../secrets/...` of Google's Secret Manager.",
     ),
     Setting(
         name="token_file",

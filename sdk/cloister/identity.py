@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["CLOUDS", "ApiKey", "Identity", "audience", "identity_from"]
 
 MAX_KEY_BYTES = 512
-CLOUDS: Final = {"aws": "cloister_aws.identity"}
+CLOUDS: Final = {"aws": "cloister_aws.identity", "gcp": "cloister_gcp.identity"}
 """Modules that give `workload() -> Identity` and `stored_key(name) -> Identity`, by name of the identity."""
 _FILES: Final = ("token", "mtls")
-_STORES: Final = {"arn:": "aws"}
+_STORES: Final = {"arn:": "aws", "projects/": "gcp"}
 """Which cloud keeps a secret of this name."""
 
 
@@ -110,7 +110,8 @@ def identity_from(settings: Settings) -> Identity:
     cloud = next((cloud for prefix, cloud in _STORES.items() if name.startswith(prefix)), None)
     if cloud is None:
         raise ConfigurationError(
-            "CLOISTER_API_KEY_SECRET names no secret of a known cloud", hint="for AWS it is an ARN"
+            "CLOISTER_API_KEY_SECRET names no secret of a known cloud",
+            hint="for AWS it is an ARN, for Google projects/PROJECT/secrets/NAME",
         )
     return cast("Identity", _adapter(cloud).stored_key(name))
 

@@ -141,14 +141,14 @@ def _binding(
 
 def _put(wanted: dict[str, Any], claim: str) -> None:
     path, equals, value = claim.partition("=")
-    outer, inside, inner = path.removesuffix(":").partition("|")
+    *outer, last = path.removesuffix(":").split("|")
     try:
         read = json.loads(value) if path.endswith(":") else value
     except ValueError:
         equals = ""
-    if not equals or not outer:
+    into: Any = wanted
+    for name in outer:
+        into = into.setdefault(name, {}) if isinstance(into, dict) else None
+    if not equals or not all([*outer, last]) or not isinstance(into, dict):
         raise ConfigurationError(f"{claim!r} is no claim", hint="NAME=VALUE, or NAME:=JSON")
-    if inside:
-        wanted.setdefault(outer, {})[inner] = read
-    else:
-        wanted[outer] = read
+    into[last] = read

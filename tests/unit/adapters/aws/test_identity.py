@@ -90,7 +90,7 @@ def test_a_snapshot_holds_no_token(environment, federation):
     identity = AwsIdentity()
     first = credential(identity)
     drop_data_keys()
-    assert not identity._tokens
+    assert not identity._tokens._kept
     assert credential(identity) != first
 
 
