@@ -56,7 +56,8 @@ def fresh_dek() -> Dek:
     return Dek(DataKey(kid="bench.1", dek=secret, encrypted_key=wrapped), now=0.0)
 
 
-def encryption_sdk() -> tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]:
+def encryption_sdk_client() -> tuple[aws_encryption_sdk.EncryptionSDKClient, CachingCryptoMaterialsManager]:
+    """The AWS Encryption SDK with a wrapping key in memory and a cache of data keys."""
     client = aws_encryption_sdk.EncryptionSDKClient(
         commitment_policy=CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT
     )
@@ -68,6 +69,11 @@ def encryption_sdk() -> tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]
         max_age=3600.0,
         max_messages_encrypted=2**32,
     )
+    return client, manager
+
+
+def encryption_sdk() -> tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]:
+    client, manager = encryption_sdk_client()
     suite = AlgorithmSuite.AES_256_GCM_HKDF_SHA512_COMMIT_KEY
 
     def seal(data: bytes) -> bytes:

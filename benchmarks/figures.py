@@ -16,7 +16,7 @@ ROUND_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One figure beside its peer; both in the same unit, less is better but for rates and `times`."""
+    """One figure beside its peer; both in the same unit, less is better but for rates, `times` and `%`."""
 
     what: str
     ours: float
@@ -28,7 +28,7 @@ class Row:
     @property
     def is_rate(self) -> bool:
         """Whether more is better."""
-        return self.unit.endswith("/s") or self.unit == "times"
+        return self.unit.endswith("/s") or self.unit in {"times", "%"}
 
     @property
     def ratio(self) -> float | None:

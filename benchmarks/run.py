@@ -1,6 +1,6 @@
 """Run every benchmark, print the tables, keep the figures as JSON.
 
-python benchmarks/run.py [envelope imports invocation functions audit keys tokenization attestation authorise]
+python benchmarks/run.py [NAME ...]
 """
 
 from __future__ import annotations
@@ -15,7 +15,17 @@ from pathlib import Path
 
 from figures import show
 
-TABLES = ("envelope", "imports", "invocation", "functions", "audit", "keys", "attestation", "authorise")
+TABLES = (
+    "envelope",
+    "objects",
+    "imports",
+    "invocation",
+    "functions",
+    "audit",
+    "keys",
+    "attestation",
+    "authorise",
+)
 SCRIPTS = ("tokenization",)
 RESULTS = Path(__file__).parent / "results"
 

@@ -109,7 +109,8 @@ def verify(source: Place, context: Context = None) -> None:
 def _bar(total: int | None) -> Iterator[Tell]:
     """A progress bar where somebody watches."""
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=total)
         yield lambda done: progress.update(task, completed=done)
 

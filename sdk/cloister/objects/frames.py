@@ -82,7 +82,7 @@ class FrameCipher:
         self._prefix = keys.nonce_prefix
         self._digest = header.digest
         self._frame_bytes = header.frame_bytes
-        self._buffer = memoryview(bytearray(header.frame_bytes + TAG_BYTES))
+        self._buffer = memoryview(bytearray())
 
     def seal(self, index: int, plaintext: bytes | bytearray | memoryview, *, last: bool) -> memoryview:
         """Seal one frame; the caller never seals two different frames under one index.
@@ -95,7 +95,7 @@ class FrameCipher:
             raise LimitError(
                 "a sealed object has at most 4 TiB", hint="seal it in parts, or in larger frames"
             )
-        frame = self._buffer[: len(plaintext) + TAG_BYTES]
+        frame = self._room(len(plaintext) + TAG_BYTES)
         self._aead.encrypt_into(self._nonce(index, last=last), plaintext, self._aad(index), frame)
         return frame
 
@@ -109,12 +109,18 @@ class FrameCipher:
         # An empty last frame is the whole of an empty object and nothing else: one form for each content.
         if last and size == 0 and index > 0:
             raise OpenError
-        plaintext = self._buffer[:size]
+        plaintext = self._room(size)
         try:
             self._aead.decrypt_into(self._nonce(index, last=last), frame, self._aad(index), plaintext)
         except InvalidTag:
             raise OpenError from None
         return plaintext
+
+    def _room(self, size: int) -> memoryview:
+        """So much of the buffer, which is as large as the largest frame so far: small objects stay cheap."""
+        if len(self._buffer) < size:
+            self._buffer = memoryview(bytearray(size))
+        return self._buffer[:size]
 
     def _nonce(self, index: int, *, last: bool) -> bytes:
         return self._prefix + index.to_bytes(4, "big") + (b"\x01" if last else b"\x00")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -40,12 +42,13 @@ def tenant(tmp_path_factory):
 def run(tenant, s3, tmp_path):
     (tmp_path / "scan.pdf").write_bytes(CONTENT)
 
-    def run(*arguments):
+    def run(*arguments, stderr=subprocess.PIPE, **settings):
         return subprocess.run(
             [CLOISTER, "object", *arguments],
             cwd=tmp_path,
-            env={"PATH": os.environ["PATH"], **s3.environment, **tenant.environment("app")},
-            capture_output=True,
+            env={"PATH": os.environ["PATH"], **s3.environment, **tenant.environment("app"), **settings},
+            stdout=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             check=False,
         )
@@ -65,6 +68,30 @@ def test_a_file_goes_out_sealed_and_comes_back(run, tmp_path, place):
     assert json.loads(got.stdout) == {"bytes": len(CONTENT)}
     assert (tmp_path / "back.pdf").read_bytes() == CONTENT
     assert (tmp_path / "back.pdf").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("put", "scan.pdf", "watched.sealed", "--key=documents"), ("verify", "s"), ("get", "s", "watched.pdf")],
+    ids=lambda arguments: arguments[0],
+)
+def test_who_watches_sees_a_bar_and_who_does_not_sees_none(run, arguments):
+    assert run("put", "scan.pdf", "s", "--key=documents").stderr == ""
+    ours, theirs = pty.openpty()
+    try:
+        done = run(*arguments, stderr=theirs, TERM="xterm")
+        os.close(theirs)
+        seen = b""
+        # Linux reports the end of a terminal that nobody writes to any more as an error.
+        with contextlib.suppress(OSError):
+            while part := os.read(ours, 65536):
+                seen += part
+    finally:
+        os.close(ours)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)  # the answer itself stays clean
+    assert "━".encode() in seen
+    assert b"3.0/3.0 MB" in seen
 
 
 def test_an_object_that_does_not_open_leaves_no_file(run, tmp_path):
