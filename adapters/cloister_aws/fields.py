@@ -12,16 +12,15 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, TypeVar, cast
 
-from cloister.errors import ConfigurationError
-from cloister.faas import scrubbed, shared_client
-from cloister.faas.fields import FieldSealer, OnMissing, Sealer
-from cloister.mask import Mask, View
+from cloister.faas import scrubbed
+from cloister.faas.changes import Changes, masking, sealing
+from cloister.faas.fields import OnMissing, Sealer
+from cloister.mask import View
 from cloister_aws.embedded import change_json
 
 __all__ = ["mask_fields", "seal_fields"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-Change = Callable[[Any], Any]
 
 
 def seal_fields(
@@ -51,20 +50,15 @@ def seal_fields(
     Raises:
         ConfigurationError: A path or a key's name cannot be read, or there is none.
     """
-    if not event and not response:
-        raise ConfigurationError("there are no fields to seal", hint="give event= or response=")
-
-    def sealing(keys: Mapping[str, str] | None) -> Change | None:
-        if not keys:
-            return None
-        sealer = FieldSealer(keys, context=context, on_missing=on_missing)
-
-        def seal(document: Any) -> Any:
-            return sealer.apply(document, client if client is not None else shared_client())
-
-        return lambda document: change_json(document, seal, leads_into=sealer.leads_into)
-
-    return _around(sealing(event), sealing(response))
+    changes = sealing(
+        event=event,
+        response=response,
+        context=context,
+        on_missing=on_missing,
+        client=client,
+        through=change_json,
+    )
+    return _around(changes)
 
 
 def mask_fields(
@@ -88,20 +82,12 @@ def mask_fields(
     Raises:
         ConfigurationError: A path cannot be read, or there is none.
     """
-    if event is None and response is None:
-        raise ConfigurationError("there are no fields to mask", hint="give event= or response=")
-
-    def masking(views: Mapping[str, View] | None) -> Change | None:
-        if views is None:
-            return None
-        mask = Mask(views, default=default)
-        return lambda document: change_json(document, mask.apply, leads_into=mask.leads_into)
-
-    return _around(masking(event), masking(response))
+    return _around(masking(event=event, response=response, default=default, through=change_json))
 
 
-def _around(before: Change | None, after: Change | None) -> Callable[[F], F]:
+def _around(changes: Changes) -> Callable[[F], F]:
     """Change the first argument and the result of a handler; nothing it raises carries data."""
+    before, after = changes
 
     def decorate(handler: F) -> F:
         def entering(event: Any) -> Any:

@@ -17,10 +17,11 @@ from cloister.faas import (
     scrubbed,
     shared_client,
 )
+from cloister.faas.answers import plain
 from cloister_aws import snapshot
 from cloister_aws.events import HTTP, Source, source_of
 from cloister_aws.records import Processor, process_records
-from cloister_aws.responses import plain, problem, shaped
+from cloister_aws.responses import problem, shaped
 
 __all__ = ["confidential"]
 

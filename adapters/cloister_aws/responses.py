@@ -10,37 +10,14 @@ import base64
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 
-from cloister.envelope import Sealed
-from cloister.errors import (
-    AttestationError,
-    CloisterError,
-    ConfigurationError,
-    DeniedError,
-    FunctionError,
-    IdentityError,
-    LimitError,
-    OpenError,
-    UnavailableError,
-)
+from cloister.errors import CloisterError
+from cloister.faas import answers
+from cloister.faas.answers import content_type, plain
 from cloister_aws.events import BATCHED, HTTP, Source
 
-__all__ = ["plain", "problem", "shaped"]
-
-# What the caller of the Lambda function is told. An error in how this function is set up is ours, not theirs.
-_STATUS: Final[dict[type[CloisterError], int]] = {
-    OpenError: 400,
-    DeniedError: 403,
-    LimitError: 413,
-    FunctionError: 422,
-    ConfigurationError: 500,
-    IdentityError: 500,
-    AttestationError: 503,
-    UnavailableError: 503,
-}
-_OCTETS: Final = "application/octet-stream"
-_JSON: Final = "application/json"
+__all__ = ["problem", "shaped"]
 
 
 def shaped(source: Source, event: Any, result: Any) -> Any:
@@ -64,31 +41,10 @@ def shaped(source: Source, event: Any, result: Any) -> Any:
 
 
 def problem(source: Source, event: Any, error: CloisterError) -> dict[str, Any]:
-    """An error as an HTTP response (RFC 9457); it carries no data, as no error of Cloister does."""
-    status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
-    is_ours = status >= HTTPStatus.INTERNAL_SERVER_ERROR
-    body = {
-        "type": f"urn:cloister:error:{error.code}",
-        "title": HTTPStatus(status).phrase if is_ours else str(error.args[0]),
-        "status": status,
-        "code": error.code,
-        "retryable": error.retryable,
-    }
-    headers = {"content-type": "application/problem+json"}
-    return _response(source, event, {"statusCode": status, "headers": headers, "body": json.dumps(body)})
-
-
-def plain(result: Any) -> Any:
-    """A `Reply` as JSON: value and receipt; anything else as it is."""
-    from cloister.reply import BatchReply, Reply  # noqa: PLC0415 (loaded by the call that gave one)
-
-    if isinstance(result, Reply):
-        out = {"value": result.value, "receipt": result.receipt.id}
-        return out if result.delivery_id is None else {**out, "delivery_id": result.delivery_id}
-    if isinstance(result, BatchReply):
-        errors = {str(row): code for row, code in result.errors.items()}
-        return {"values": result.values, "errors": errors, "receipt": result.receipt.id}
-    return result
+    """An error as an HTTP response."""
+    status, document = answers.problem(error)
+    headers = {"content-type": answers.PROBLEM_TYPE}
+    return _response(source, event, {"statusCode": status, "headers": headers, "body": json.dumps(document)})
 
 
 def _response(source: Source, event: Any, result: Any) -> dict[str, Any]:
@@ -119,16 +75,7 @@ def _is_status(value: Any) -> bool:
 
 def _content(body: Any) -> dict[str, str]:
     headers = {"cache-control": "no-store"}
-    if body is None:
-        return headers
-    kind = _JSON
-    if isinstance(body, bytes):
-        kind = _OCTETS
-    elif isinstance(body, Sealed):
-        kind = "application/jose"
-    elif isinstance(body, str):
-        kind = "text/plain; charset=utf-8"
-    return {**headers, "content-type": kind}
+    return headers if body is None else {**headers, "content-type": content_type(body)}
 
 
 def _body(body: Any) -> dict[str, Any]:

@@ -1,4 +1,11 @@
-"""Cloister for Azure Functions: receive calls that are proven to come from the enclave, each once.
+"""Cloister for Azure Functions: call the enclave, and receive calls that are proven to come from it.
+
+    from cloister_azure import Enclave, confidential
+
+    @app.route(route="forecasts", methods=["POST"])
+    @confidential("credit-forecast@prod")
+    def forecast(req: func.HttpRequest, *, enclave: Enclave) -> func.HttpResponse:
+        return enclave(history=req.get_json()["history"])
 
     from cloister_azure import BlobOnce, Delivery, from_enclave
 
@@ -8,11 +15,48 @@
         delivery.store({"account": delivery.payload.account, "token": delivery.payload.token})
         return func.HttpResponse(status_code=204)
 
-The signature is the authentication, so the route needs no function key. Nothing here opens a value.
+Settings come from `CLOISTER_*` app settings. Nothing here opens a value.
 """
 
-from cloister_azure.delivery import Delivery, Once
-from cloister_azure.handlers import from_enclave
-from cloister_azure.once import BlobOnce
+from __future__ import annotations
 
-__all__ = ["BlobOnce", "Delivery", "Once", "from_enclave"]
+from typing import TYPE_CHECKING, Any
+
+from cloister.faas import AsyncEnclave, Enclave
+from cloister_azure.functions import confidential
+
+if TYPE_CHECKING:
+    from cloister_azure.delivery import Delivery, Once
+    from cloister_azure.fields import mask_fields, seal_fields
+    from cloister_azure.handlers import from_enclave
+    from cloister_azure.once import BlobOnce
+
+__all__ = [
+    "AsyncEnclave",
+    "BlobOnce",
+    "Delivery",
+    "Enclave",
+    "Once",
+    "confidential",
+    "from_enclave",
+    "mask_fields",
+    "seal_fields",
+]
+
+_LATER = {
+    "BlobOnce": "once",
+    "Delivery": "delivery",
+    "Once": "delivery",
+    "from_enclave": "handlers",
+    "mask_fields": "fields",
+    "seal_fields": "fields",
+}
+"""What takes longer to load than a function that calls the enclave needs, by its module."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'cloister_azure' has no attribute {name!r}")
+    import importlib  # noqa: PLC0415 (on first use)
+
+    return getattr(importlib.import_module(f"cloister_azure.{_LATER[name]}"), name)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import json
 import logging
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from cloister.errors import AttestationError, CloisterError
-from cloister.faas import FunctionName, data_free, hide_parameter
+from cloister.faas import FunctionName
 from cloister_azure.delivery import Delivery, Once, Receiver
 from cloister_azure.payload import decoder_for, resolved_hints
+from cloister_azure.wrapping import Arguments, Handler, Steps, trigger_of, wrapped
 
 if TYPE_CHECKING:
     import azure.functions as func
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["from_enclave"]
 
 log = logging.getLogger("cloister_azure")
-
-Handler = Callable[..., Any]
 
 
 def from_enclave(
@@ -59,62 +56,28 @@ def from_enclave(
     name = FunctionName.parse(function)
 
     def decorate(handler: Handler) -> Handler:
-        hints = resolved_hints(handler)
+        request = trigger_of(handler)
         receiver = Receiver(
             name,
             once=once,
-            decoder=decoder_for(hints.get("delivery", Delivery)),
+            decoder=decoder_for(resolved_hints(handler).get("delivery", Delivery)),
             url=url,
             digests=digests,
             settings=settings,
         )
-        wrap = _asynchronous if inspect.iscoroutinefunction(handler) else _synchronous
-        wrapper = wrap(handler, next(iter(inspect.signature(handler).parameters), ""), receiver)
-        hide_parameter(handler, wrapper, "delivery")
-        # Azure's indexer would look names up in this module, not in the handler's.
-        wrapper.__annotations__ = {key: hints[key] for key in wrapper.__annotations__}
-        return wrapper
 
-    return decorate
-
-
-def _synchronous(handler: Handler, request_name: str, receiver: Receiver) -> Handler:
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        try:
-            delivery = _begin(receiver, args[0] if args else kwargs[request_name])
+        def steps(arguments: Arguments) -> Steps:
+            delivery = _begin(receiver, arguments[request])
             if not isinstance(delivery, Delivery):
                 return delivery
-            response = handler(*args, **kwargs, delivery=delivery)
+            response = yield {**arguments, "delivery": delivery}
             if _succeeded(response):
                 receiver.finish(delivery)
-        except BaseException as error:  # noqa: BLE001 (nothing the handler raises may get out as it is)
-            clean = data_free(error)
-        else:
             return response
-        raise clean
 
-    return wrapper
+        return wrapped(handler, steps, hidden="delivery")
 
-
-def _asynchronous(handler: Handler, request_name: str, receiver: Receiver) -> Handler:
-    async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        try:
-            request = args[0] if args else kwargs[request_name]
-            delivery = await asyncio.to_thread(_begin, receiver, request)
-            if not isinstance(delivery, Delivery):
-                return delivery
-            response = await handler(*args, **kwargs, delivery=delivery)
-            if _succeeded(response):
-                await asyncio.to_thread(receiver.finish, delivery)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 (as above)
-            clean = data_free(error)
-        else:
-            return response
-        raise clean
-
-    return wrapper
+    return decorate
 
 
 def _begin(receiver: Receiver, request: func.HttpRequest) -> Delivery[Any] | func.HttpResponse:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from local_cloud.ca import LocalCA
 
-__all__ = ["AzureFunctions", "Fault", "Report"]
+__all__ = ["AzureFunctions", "Fault", "Report", "TriggerFailedError"]
 
 WORKER = Path(__file__).with_name("azure_worker.py")
 START_SECONDS = 60
@@ -59,6 +59,16 @@ class Report:
     function: str
     message: str
     stack: str
+
+
+class TriggerFailedError(Exception):
+    """A function failed that nobody waits for; the runtime's report is its argument."""
+
+    @property
+    def report(self) -> Report:
+        """What the runtime told its host."""
+        report: Report = self.args[0]
+        return report
 
 
 class AzureFunctions:
@@ -108,6 +118,39 @@ class AzureFunctions:
     def fail_next(self, fault: Fault, *, times: int = 1) -> None:
         """Let the next requests fail."""
         self._faults.extend([fault] * times)
+
+    def trigger(
+        self, function: str, data: Mapping[str, Any], metadata: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> Any:
+        """Trigger a function as Azure's host does: a message, an event, a blob, a timer.
+
+        Args:
+            function: The function's name.
+            data: One member, named as in the host's `TypedData`: `string`, `json`, `bytes` in base64,
+                `collection_string`, `collection_bytes`.
+            metadata: The trigger's metadata, each likewise.
+
+        Returns:
+            What it returned to its output binding, likewise; None for nothing.
+
+        Raises:
+            TriggerFailedError: It raised.
+        """
+        worker = self._running_worker()
+        bindings = next(found["bindings"] for found in worker.functions if found["name"] == function)
+        argument = next(item["name"] for item in bindings if item["type"].lower().endswith("trigger"))
+        call = {"function": function, "argument": argument, "data": data, "metadata": metadata or {}}
+        answer = worker.call(call)
+        if failure := answer.get("failure"):
+            report = Report(function=function, **failure)
+            self.reports.append(report)
+            raise TriggerFailedError(report)
+        return answer["returned"]
+
+    @property
+    def pid(self) -> int:
+        """The process that the app runs in."""
+        return self._worker.process.pid
 
     def kill(self) -> None:
         """End the app at once, in the middle of whatever it does."""

@@ -32,6 +32,7 @@ except ImportError:
     runtime = None
 
 Json = dict[str, Any]
+KINDS = ("http", "string", "bytes", "json", "collection_string", "collection_bytes")
 TRACE_PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -50,7 +51,7 @@ class Message:
         """The field of a union that is set."""
         if group == "rpc_data":
             return "data"
-        return next((kind for kind in ("http", "string", "bytes", "json") if kind in self.__dict__), None)
+        return next((kind for kind in KINDS if kind in self.__dict__), None)
 
 
 class Messages(types.SimpleNamespace):
@@ -95,7 +96,20 @@ class RuntimeApp:
         ]
 
     async def invoke(self, call: Json) -> Json:
-        """Run one HTTP-triggered function."""
+        """Run one function, triggered by HTTP or by data of another kind."""
+        answer = await self._run(call, _typed(call["data"]) if "data" in call else self._request(call))
+        if answer.result.status != 1:
+            failure = answer.result.exception
+            return {"failure": {"message": failure.message, "stack": failure.stack_trace}}
+        if "data" in call:
+            return {"returned": _untyped(answer.return_value)}
+        response = answer.return_value.http
+        fields = vars(response.body) if response.body else {}
+        body = fields.get("bytes") or (fields.get("string") or fields.get("json") or "").encode()
+        return _answer(int(response.status_code), dict(response.headers), body)
+
+    @staticmethod
+    def _request(call: Json) -> Message:
         http = Message(
             method=call["method"],
             url=call["url"],
@@ -104,22 +118,37 @@ class RuntimeApp:
             query=call["query"],
             body=Message(bytes=base64.b64decode(call["body"])),
         )
+        return Message(http=http)
+
+    async def _run(self, call: Json, data: Message) -> Any:
         invocation = Message(
             invocation_id=str(uuid.uuid4()),
             function_id=self._ids[call["function"]],
-            input_data=[Message(name=call["argument"], data=Message(http=http))],
-            trigger_metadata={},
+            input_data=[Message(name=call["argument"], data=data)],
+            trigger_metadata={name: _typed(value) for name, value in call.get("metadata", {}).items()},
             trace_context=Message(trace_parent=TRACE_PARENT, trace_state="", attributes={}),
             retry_context=Message(retry_count=0, max_retry_count=0),
         )
-        answer = await runtime.invocation_request(Message(request=Message(invocation_request=invocation)))
-        if answer.result.status != 1:
-            failure = answer.result.exception
-            return {"failure": {"message": failure.message, "stack": failure.stack_trace}}
-        response = answer.return_value.http
-        fields = vars(response.body) if response.body else {}
-        body = fields.get("bytes") or (fields.get("string") or fields.get("json") or "").encode()
-        return _answer(int(response.status_code), dict(response.headers), body)
+        return await runtime.invocation_request(Message(request=Message(invocation_request=invocation)))
+
+
+def _typed(value: Json) -> Message:
+    """What came as JSON as the message that Azure's host sends; bytes came in base64."""
+    ((kind, content),) = value.items()
+    if kind == "bytes":
+        return Message(bytes=base64.b64decode(content))
+    if kind == "collection_bytes":
+        return Message(collection_bytes=Message(bytes=[base64.b64decode(item) for item in content]))
+    if kind == "collection_string":
+        return Message(collection_string=Message(string=content))
+    return Message(**value)
+
+
+def _untyped(value: Any) -> Any:
+    if value is None:
+        return None
+    ((kind, content),) = vars(value).items()
+    return {kind: base64.b64encode(content).decode() if kind == "bytes" else content}
 
 
 class DirectContext(func.Context):
@@ -189,6 +218,9 @@ class DirectApp:
 
     async def invoke(self, call: Json) -> Json:
         """Run one HTTP-triggered function."""
+        if "data" in call:
+            failure = "other triggers than HTTP need Microsoft's runtime"
+            return {"failure": {"message": failure, "stack": ""}}
         function = self._functions[call["function"]]
         arguments: Json = {
             call["argument"]: func.HttpRequest(

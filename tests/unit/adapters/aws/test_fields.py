@@ -9,29 +9,18 @@ import pytest
 
 from cloister.envelope import Sealed, seal_to
 from cloister.errors import ConfigurationError, HandlerError
-from cloister.jose import generate_key
 from cloister.mask import DENIED, MASKED, PLAIN, REDACTED
 from cloister_aws import confidential, mask_fields, seal_fields
 from support.aws_events import LambdaContext, event
+from support.invokers import OfflineSealer
 
 SSN = "078-05-1120"
-KEY = generate_key("HPKE-7-KE")
-
-
-class Sealer:
-    """Seals offline; keeps what it was asked for."""
-
-    def __init__(self):
-        self.calls = []
-
-    def seal_many(self, values, *, key, contexts=None):
-        self.calls.append((key, list(values), contexts))
-        return [seal_to(value, KEY.public(), kid=f"{key}.1") for value in values]
+KEY = OfflineSealer.key
 
 
 @pytest.fixture
 def sealer():
-    return Sealer()
+    return OfflineSealer()
 
 
 def echo(event, context):
