@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from cloister.columns import ROWS, seal
 from cloister.errors import ConfigurationError
 from cloister.faas import shared_client
 from cloister_gcp.types import context_text
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from cloister.faas.fields import Sealer
 
 __all__ = ["seal_column"]
-
-ROWS: Final = 10_000
 
 
 def seal_column(
@@ -47,16 +46,18 @@ def seal_column(
     sealer = client if client is not None else shared_client()
     iterator = iter(rows)
     while group := list(itertools.islice(iterator, ROWS)):
-        filled = [index for index, row in enumerate(group) if _cell(row, column) is not None]
-        sealed = sealer.seal_many(
-            [group[index][column] for index in filled],
-            key=key,
-            contexts=[_context(group[index], context) for index in filled] if context else None,
-        )
-        by_row: dict[int, str] = dict(zip(filled, sealed, strict=True))
-        for index, row in enumerate(group):
-            value = by_row.get(index)
-            yield {**row, column: None if value is None else str(value)}
+        values = [_cell(row, column) for row in group]
+        bound = [
+            None if value is None else _context(row, context)
+            for row, value in zip(group, values, strict=True)
+        ]
+        sealed = seal(sealer, values, key=key, contexts=bound if context else None)
+        if sealed.errors:
+            raise ConfigurationError(
+                f"a value of the column {column!r} has no form in JSON", hint="cast it to text before"
+            )
+        for row, value in zip(group, sealed.values, strict=True):
+            yield {**row, column: value}
 
 
 def _context(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Final, Literal, NamedTuple, Protocol
 
-from cloister.errors import CloisterError, ConfigurationError, EvidenceError, FunctionError, UnavailableError
+from cloister.columns import invoke
+from cloister.errors import CloisterError, ConfigurationError, FunctionError
 from cloister.faas import FunctionName, Invoker, data_free, idempotency_key, shared_client
 from cloister_gcp.ddl import create_function
 from cloister_gcp.types import (
@@ -167,22 +168,20 @@ class Declaration:
         self, request: _Request, rows: Sequence[tuple[int, list[Any]]], replies: list[Any], invoker: Invoker
     ) -> Counter[str]:
         columns = dict(zip(self.args, zip(*(values for _, values in rows), strict=True), strict=True))
-        batch = invoker.invoke_batch(
+        answered = invoke(
+            invoker,
             str(self.function),
+            {name: column for name, column in columns.items() if name not in self.context},
+            rows=len(rows),
             context={name: [context_text(value) for value in columns[name]] for name in self.context},
             idempotency_key=idempotency_key(
                 "bigquery", request.caller, request.request_id, str(self.function)
             ),
-            **{name: list(column) for name, column in columns.items() if name not in self.context},
         )
-        if len(batch.values) != len(rows) or not batch.errors.keys() <= set(range(len(rows))):
-            raise EvidenceError("the enclave answered another number of rows than it was asked")
-        if UnavailableError.code in batch.errors.values():
-            raise UnavailableError("something that the function depends on cannot answer now")
         for position, (index, _) in enumerate(rows):
-            if position not in batch.errors:
-                replies[index] = to_sql(batch.values[position], self.returns)
-        return Counter(batch.errors.values())
+            if position not in answered.errors:
+                replies[index] = to_sql(answered.values[position], self.returns)
+        return Counter(answered.errors.values())
 
 
 def remote_function(
