@@ -40,7 +40,16 @@ def test_importing_cloister_loads_next_to_nothing():
 
 def test_the_client_loads_no_http_library_and_no_cli():
     modules = loaded("from cloister import Client")
-    assert not roots(modules) & {"requests", "httpx", "urllib3", "typer", "rich", "msgspec", "cbor2"}
+    assert not roots(modules) & {
+        "requests",
+        "httpx",
+        "urllib3",
+        "typer",
+        "rich",
+        "uvicorn",
+        "msgspec",
+        "cbor2",
+    }
     assert not roots(modules) & {"cloister_host", "cloister_aws", "cloister_gcp", "cloister_azure"}
 
 

@@ -12,13 +12,19 @@ from pathlib import Path
 __all__ = ["DOCS", "run_blocks", "run_command"]
 
 DOCS = Path(__file__).parents[2] / "docs"
-_BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_BLOCK = re.compile(r"^```(sh|python|js)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+_RUNNERS = {
+    "sh": ("bash", "-ec"),
+    "python": (sys.executable, "-c"),
+    "js": ("node", "--input-type=module", "-e"),
+}
 
 
 def run_blocks(document: Path, folder: Path, settings: Mapping[str, str]) -> list[str]:
-    """Run every `sh` and `python` block of a document in a folder; gives what each printed."""
+    """Run every `sh`, `python` and `js` block of a document in a folder; gives what each printed."""
     return [
-        _run(["bash", "-ec", text] if language == "sh" else [sys.executable, "-c", text], folder, settings)
+        _run([*_RUNNERS[language], text], folder, settings)
         for language, text in _BLOCK.findall(document.read_text(encoding="utf-8"))
     ]
 

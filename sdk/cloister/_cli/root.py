@@ -27,6 +27,7 @@ OWN: Final = (
     "policy",
     "principal",
     "proposal",
+    "proxy",
     "quorum",
     "receipt",
     "secret",
@@ -35,6 +36,8 @@ OWN: Final = (
     "token-policy",
     "witness",
 )
+
+COMPLETION: Final = frozenset({"install_completion", "show_completion"})
 
 
 def build(plugins: Mapping[str, EntryPoint], missing: Mapping[str, str]) -> typer.Typer:
@@ -56,7 +59,7 @@ def build(plugins: Mapping[str, EntryPoint], missing: Mapping[str, str]) -> type
 
         def get_command(self, ctx: Any, cmd_name: str) -> Any:
             load = loaders.get(cmd_name)
-            return super().get_command(ctx, cmd_name) if load is None else typer.main.get_command(load())
+            return super().get_command(ctx, cmd_name) if load is None else _below(load())
 
     app = typer.Typer(
         name="cloister",
@@ -85,6 +88,13 @@ def _root(
     ] = False,
 ) -> None:
     """Serverless functions that work on data they can never read."""
+
+
+def _below(app: typer.Typer) -> Any:
+    """A command below the root, which alone offers to install completion."""
+    command = typer.main.get_command(app)
+    command.params = [param for param in command.params if param.name not in COMPLETION]
+    return command
 
 
 def _own(name: str) -> typer.Typer:
