@@ -18,11 +18,11 @@ demo: $(STAMPS)/demo $(STAMPS)/azurite $(STAMPS)/azure
 	$(BIN)/python examples/demo.py
 
 ## make test      run every test but the slow tier
-test: $(STAMPS)/test $(STAMPS)/azurite $(STAMPS)/azure $(STAMPS)/osls4
+test: $(STAMPS)/test $(STAMPS)/azurite $(STAMPS)/azure $(STAMPS)/osls4 $(STAMPS)/javascript
 	CLOISTER_TEST_DATABASES=sqlite,postgresql $(BIN)/pytest -m 'not slow' -n 2 --dist loadfile $(ARGS)
 
 ## make test-all  run every test
-test-all: $(STAMPS)/test $(STAMPS)/azurite $(STAMPS)/azure $(STAMPS)/osls4 $(STAMPS)/osls3 $(STAMPS)/serverless3 $(STAMPS)/cdk
+test-all: $(STAMPS)/test $(STAMPS)/azurite $(STAMPS)/azure $(STAMPS)/osls4 $(STAMPS)/osls3 $(STAMPS)/serverless3 $(STAMPS)/javascript $(STAMPS)/cdk
 	CLOISTER_TEST_DATABASES=sqlite,postgresql $(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 ## make check     lint, format, types, import rules
@@ -59,6 +59,6 @@ $(STAMPS)/test $(STAMPS)/check $(STAMPS)/bench $(STAMPS)/cdk: $(STAMPS)/%: $(STA
 	$(BIN)/pip install --quiet $(PROJECTS) --group $*
 	@touch $@
 
-$(STAMPS)/azurite $(STAMPS)/azure $(STAMPS)/osls4 $(STAMPS)/osls3 $(STAMPS)/serverless3: $(STAMPS)/%: $(STAMPS)/demo
+$(STAMPS)/azurite $(STAMPS)/azure $(STAMPS)/osls4 $(STAMPS)/osls3 $(STAMPS)/serverless3 $(STAMPS)/javascript: $(STAMPS)/%: $(STAMPS)/demo
 	PYTHONPATH=examples $(BIN)/python -m local_cloud.install $*
 	@touch $@

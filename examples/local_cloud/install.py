@@ -4,6 +4,7 @@
     azure        Microsoft's Functions runtime, which needs Python 3.13, into .venv-azure
     osls4        the Serverless Framework's open fork with the plugins ours has to live with, into .make/osls4
     osls3, serverless3   its older release, and the framework's last open one, likewise
+    javascript   the packages of examples/javascript, as its lock file has them
 
 All are pinned, stay inside the checkout and are left alone when they are already there.
 """
@@ -15,14 +16,24 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-__all__ = ["FRAMEWORKS", "azure_python", "azurite_script", "framework_script", "main"]
+__all__ = [
+    "FRAMEWORKS",
+    "JAVASCRIPT",
+    "azure_python",
+    "azurite_script",
+    "framework_script",
+    "has_javascript",
+    "main",
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 AZURITE = "azurite@3.35.0"
 NODE_FOLDER = ROOT / ".make" / "node"
+JAVASCRIPT = ROOT / "examples" / "javascript"
 AZURE_FOLDER = ROOT / ".venv-azure"
 AZURE_PACKAGES = ("azure-functions-runtime==1.3.0", "azure-functions>=1.21", "azure-storage-blob>=12.20")
 RUNTIME_PYTHON = (3, 13)
@@ -68,6 +79,11 @@ def framework_script(name: str) -> Path | None:
     return folder / "node_modules" / ".bin" / "serverless" if (folder / "installed").exists() else None
 
 
+def has_javascript() -> bool:
+    """Whether the packages of `examples/javascript` are installed."""
+    return (JAVASCRIPT / "node_modules" / "hpke" / "package.json").exists()
+
+
 def install_azurite() -> str:
     """Install Azurite; a line for the reader."""
     if azurite_script() is None:
@@ -81,6 +97,14 @@ def install_framework(name: str) -> str:
         _npm(ROOT / ".make" / name, *FRAMEWORKS[name])
         (ROOT / ".make" / name / "installed").touch()
     return f"{FRAMEWORKS[name][0]}: {framework_script(name)}"
+
+
+def install_javascript() -> str:
+    """Install the packages of `examples/javascript`; a line for the reader."""
+    if not has_javascript():
+        command = ["npm", "ci", "--prefix", str(JAVASCRIPT), "--ignore-scripts", "--no-audit", "--no-fund"]
+        subprocess.run([*command, "--loglevel=error"], check=True)
+    return f"javascript: {JAVASCRIPT / 'node_modules'}"
 
 
 def _npm(folder: Path, *packages: str) -> None:
@@ -115,7 +139,12 @@ def install_azure() -> str:
 def main(names: list[str]) -> int:
     """Install what is named; the exit code."""
     frameworks = {name: partial(install_framework, name) for name in FRAMEWORKS}
-    known = {"azurite": install_azurite, "azure": install_azure, **frameworks}
+    known: dict[str, Callable[[], str]] = {
+        "azurite": install_azurite,
+        "azure": install_azure,
+        "javascript": install_javascript,
+    }
+    known |= frameworks
     if not names or not set(names) <= known.keys():
         print(__doc__, file=sys.stderr)
         return 2

@@ -18,7 +18,17 @@ import pytest
 
 from local_cloud import install
 
-__all__ = ["azure_runtime", "azurite", "binary", "framework", "missing", "module", "node", "python"]
+__all__ = [
+    "azure_runtime",
+    "azurite",
+    "binary",
+    "framework",
+    "javascript",
+    "missing",
+    "module",
+    "node",
+    "python",
+]
 
 
 def missing(what: str, *, install: str) -> NoReturn:
@@ -78,6 +88,17 @@ def azure_runtime() -> Path:
             install="PYTHONPATH=examples python -m local_cloud.install azure, with Python 3.13 at hand",
         )
     return found
+
+
+def javascript() -> Path:
+    """The folder `examples/javascript`, its packages installed, and a Node.js to run them."""
+    node()
+    if not install.has_javascript():
+        missing(
+            "the packages of examples/javascript",
+            install="PYTHONPATH=examples python -m local_cloud.install javascript",
+        )
+    return install.JAVASCRIPT
 
 
 def framework(name: str) -> Path:
