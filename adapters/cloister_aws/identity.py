@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import boto3
     from mypy_boto3_sts import STSClient
 
+    from cloister.config import Settings
     from cloister.protocol import RequestBinding
 
 __all__ = ["AwsIdentity", "StoredApiKey", "stored_key", "workload"]
@@ -189,7 +190,7 @@ class StoredApiKey:
         return "StoredApiKey(<hidden>)"
 
 
-def workload() -> AwsIdentity:
+def workload(settings: Settings) -> AwsIdentity:  # noqa: ARG001 (the cloud says it all)
     """The identity `aws` of the settings."""
     return AwsIdentity()
 

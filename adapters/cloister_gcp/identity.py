@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any, Final
 from cloister.envelope.process import on_drop
 from cloister.errors import ConfigurationError, IdentityError, UnavailableError
 from cloister.identity import audience
+from cloister.rest import get
 from cloister.workload import Clock, KeptKey, KeptTokens, TokenAndEnd, token_and_end
 from cloister_gcp import credentials as adc
 from cloister_gcp import metadata
-from cloister_gcp.rest import get
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
 
+    from cloister.config import Settings
     from cloister.protocol import RequestBinding
 
 __all__ = ["GcpIdentity", "StoredApiKey", "stored_key", "workload"]
@@ -144,7 +145,7 @@ class StoredApiKey:
 
     def _read(self) -> str:
         bearer = {"Authorization": f"Bearer {self._account.access_token()}", "Accept": "application/json"}
-        answer = get(self._url, bearer)
+        answer = get(self._url, bearer, who="Google")
         if answer.status != _OK:
             message, hint = _REFUSALS.get(
                 answer.status, (f"Google gave no secret ({answer.status})", "check the name and the role")
@@ -159,7 +160,7 @@ class StoredApiKey:
         return "StoredApiKey(<hidden>)"
 
 
-def workload() -> GcpIdentity:
+def workload(settings: Settings) -> GcpIdentity:  # noqa: ARG001 (the cloud says it all)
     """The identity `gcp` of the settings."""
     return GcpIdentity()
 

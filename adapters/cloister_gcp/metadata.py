@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import quote
 
 from cloister.errors import ConfigurationError, IdentityError, UnavailableError
-from cloister_gcp.rest import get
+from cloister.rest import get
 
 __all__ = ["access_token", "identity_token", "is_here"]
 
@@ -68,7 +68,7 @@ def _host() -> str:
 
 
 def _read(what: str) -> str:
-    answer = get(f"http://{_host()}{ACCOUNT}{what}", {_FLAVOR: "Google"}, plain_http=True)
+    answer = get(f"http://{_host()}{ACCOUNT}{what}", {_FLAVOR: "Google"}, who="Google", plain_http=True)
     # Anything that answers under the name, a captive portal say, has not got this header.
     if answer.headers.get(_FLAVOR.lower()) != "Google":
         raise UnavailableError("what answers is not Google's metadata server", retryable=False)

@@ -38,7 +38,7 @@ SETTINGS: Final = (
         name="identity",
         variable="CLOISTER_IDENTITY",
         help="How the caller proves who it is: `key`, `token`, `mtls`, or as the workload that it is: "
-        "`aws`, `gcp`.",
+        "`aws`, `gcp`, `azure`.",
         default="key",
     ),
     Setting(
@@ -50,7 +50,13 @@ SETTINGS: Final = (
         name="api_key_secret",
         variable="CLOISTER_API_KEY_SECRET",
         help="Where a cloud keeps the API key: ARN of a Secrets Manager secret or an SSM parameter, "
-        "`projects/.../secrets/...` of Google's Secret Manager.",
+        "`projects/.../secrets/...` of Google's Secret Manager, `https://...` of Azure's Key Vault.",
+    ),
+    Setting(
+        name="token_audience",
+        variable="CLOISTER_TOKEN_AUDIENCE",
+        help="For identity `azure`: Application ID URI that tokens are asked for, `{deployment}` in the "
+        "place of the deployment's name.",
     ),
     Setting(
         name="token_file",
@@ -113,6 +119,7 @@ class Settings:
     identity: str
     api_key_file: Path | None
     api_key_secret: str | None
+    token_audience: str | None = None
     token_file: Path | None = None
     certificate_file: Path | None = None
     certificate_key_file: Path | None = None
@@ -141,6 +148,7 @@ class Settings:
             identity=str(values["identity"]),
             api_key_file=_path(values["api_key_file"]),
             api_key_secret=values["api_key_secret"],
+            token_audience=values["token_audience"],
             token_file=_path(values["token_file"]),
             certificate_file=_path(values["certificate_file"]),
             certificate_key_file=_path(values["certificate_key_file"]),

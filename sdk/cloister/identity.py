@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["CLOUDS", "ApiKey", "Identity", "audience", "identity_from"]
 
 MAX_KEY_BYTES = 512
-CLOUDS: Final = {"aws": "cloister_aws.identity", "gcp": "cloister_gcp.identity"}
-"""Modules that give `workload() -> Identity` and `stored_key(name) -> Identity`, by name of the identity."""
+CLOUDS: Final = {
+    "aws": "cloister_aws.identity",
+    "gcp": "cloister_gcp.identity",
+    "azure": "cloister_azure.identity",
+}
+"""Modules that give `workload(settings)` and `stored_key(name)`, both an `Identity`, by its name."""
 _FILES: Final = ("token", "mtls")
-_STORES: Final = {"arn:": "aws", "projects/": "gcp"}
+_STORES: Final = {"arn:": "aws", "projects/": "gcp", "https://": "azure"}
 """Which cloud keeps a secret of this name."""
 
 
@@ -96,7 +100,7 @@ def identity_from(settings: Settings) -> Identity:
         ConfigurationError: The identity is unknown or incomplete, or its adapter is not installed.
     """
     if settings.identity in CLOUDS:
-        return cast("Identity", _adapter(settings.identity).workload())
+        return cast("Identity", _adapter(settings.identity).workload(settings))
     if settings.identity in _FILES:
         return _from_files(settings)
     if settings.identity != "key":
@@ -111,7 +115,7 @@ def identity_from(settings: Settings) -> Identity:
     if cloud is None:
         raise ConfigurationError(
             "CLOISTER_API_KEY_SECRET names no secret of a known cloud",
-            hint="for AWS it is an ARN, for Google projects/PROJECT/secrets/NAME",
+            hint="an ARN of AWS, Google's projects/PROJECT/secrets/NAME, or a URL of Azure's Key Vault",
         )
     return cast("Identity", _adapter(cloud).stored_key(name))
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-from pathlib import Path
 
 import pytest
 
@@ -12,6 +10,7 @@ from cloister.envelope.process import drop_data_keys
 from cloister_host.testing import embedded_host
 from local_cloud.lambda_runtime import LambdaRuntime
 from support.aws_events import event
+from support.memory import memory_of
 
 FUNCTION = """
 from typing import Annotated
@@ -93,22 +92,6 @@ def running(tenant, tmp_path):
 def salary(tenant):
     with tenant.client("uploader", [("seal", "key/salaries")]) as client:
         return client.seal(PLAINTEXT, key="salaries", context={"person": "ann"})
-
-
-def memory_of(pid: int) -> bytes:
-    """Everything a process has in memory that it may write to."""
-    found = []
-    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-            match = re.match(r"([0-9a-f]+)-([0-9a-f]+) rw", line)
-            if match:
-                start, end = (int(edge, 16) for edge in match.groups())
-                try:
-                    memory.seek(start)
-                    found.append(memory.read(end - start))
-                except OSError:
-                    continue
-    return b"\n".join(found)
 
 
 def test_no_plaintext_that_arrived_sealed_is_ever_in_the_memory_of_the_lambda_function(running, salary):

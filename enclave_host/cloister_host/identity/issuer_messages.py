@@ -22,7 +22,8 @@ __all__ = [
     "IssuerRequest",
 ]
 
-MAX_LIFETIME: Final = 24 * 3600
+MAX_LIFETIME: Final = 25 * 3600
+"""Entra's tokens for managed identities live 24 hours, from five minutes before they are issued."""
 
 IssuerId = Annotated[
     str, msgspec.Meta(pattern=rf"^(?:{HTTPS_URL}|ca:[a-z][a-z0-9-]{{0,62}})\Z", max_length=512)
@@ -45,7 +46,7 @@ class IssuerRequest(IssuerName):
         audience: The only audience accepted, `cloister:<deployment>` by default; another one must hold the
             deployment's name too (for issuers that give out no other, such as Entra).
         algorithms: The only ones it may use; by default all that are accepted.
-        max_lifetime_seconds: Most between `iat` and `exp` of a token, up to 24 hours.
+        max_lifetime_seconds: Most between `iat` and `exp` of a token, up to 25 hours.
         certificates: For `ca:<name>`: the authority's certificates, PEM.
     """
 

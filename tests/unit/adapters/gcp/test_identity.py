@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloister import rest
 from cloister.config import Settings
 from cloister.envelope.process import drop_data_keys
 from cloister.errors import CloisterError, ConfigurationError, IdentityError, UnavailableError
 from cloister.identity import identity_from
 from cloister.protocol.exchange import RequestBinding
 from cloister.workload import token_and_end
-from cloister_gcp import rest
 from cloister_gcp.identity import GcpIdentity, StoredApiKey
 from local_cloud.google_identity import GoogleIdentity
 from local_cloud.http_server import Response

@@ -1,4 +1,4 @@
-"""One HTTP exchange with Google over the standard library: a cold start loads no HTTP library for it."""
+"""One HTTP exchange with a cloud over the standard library: a cold start loads no HTTP library for it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ class Answer(NamedTuple):
     body: bytes
 
 
-def get(url: str, headers: Mapping[str, str], *, plain_http: bool = False) -> Answer:
-    """GET, tried again a little later where that may help. Redirects are not followed.
+def get(url: str, headers: Mapping[str, str], *, who: str, plain_http: bool = False) -> Answer:
+    """GET, tried again a little later where that may help. Redirects are not followed, nor proxies asked.
 
     Args:
         url: https.
         headers: May carry a credential.
-        plain_http: Allow http to any host: for the metadata server, which speaks nothing else.
+        who: Whom errors name, as "Google".
+        plain_http: Allow http to any host: for metadata servers, which speak nothing else.
 
     Raises:
         ConfigurationError: The URL cannot be used.
@@ -44,7 +45,7 @@ def get(url: str, headers: Mapping[str, str], *, plain_http: bool = False) -> An
     parts = urlsplit(url)
     allowed = plain_http or parts.hostname in LOOPBACK
     if not parts.hostname or parts.scheme not in ({"https", "http"} if allowed else {"https"}):
-        raise ConfigurationError("the endpoint of Google cannot be used", hint="it is an https URL")
+        raise ConfigurationError(f"the endpoint of {who} cannot be used", hint="it is an https URL")
     target = parts.path + (f"?{parts.query}" if parts.query else "")
     why = ""
     for attempt in range(ATTEMPTS):
@@ -62,8 +63,8 @@ def get(url: str, headers: Mapping[str, str], *, plain_http: bool = False) -> An
         finally:
             connection.close()
         if len(body) > MAX_ANSWER_BYTES:
-            raise UnavailableError("Google's answer is too large", retryable=False)
+            raise UnavailableError(f"the answer of {who} is too large", retryable=False)
         if reply.status not in PASSING:
             return Answer(reply.status, {name.lower(): value for name, value in reply.getheaders()}, body)
         why = str(reply.status)
-    raise UnavailableError(f"Google did not answer ({why})")
+    raise UnavailableError(f"{who} did not answer ({why})")
