@@ -64,8 +64,13 @@ class Load(msgspec.Struct, frozen=True, tag="load", array_like=True):
 
 
 class Call(msgspec.Struct, frozen=True, tag="call", array_like=True):
-    """To the worker: run the function on these inputs, by parameter name; with `debug`, say why it fails."""
+    """To the worker: run the function on these inputs, by parameter name; with `debug`, say why it fails.
 
+    What comes of it bears the call's number. Numbers are drawn by chance, so that nothing can be written for
+    a call before it has begun, and nothing that is left of one counts for the next.
+    """
+
+    number: int
     inputs: dict[str, Any]
     debug: bool = False
 
@@ -107,12 +112,17 @@ class Ask(msgspec.Struct, frozen=True, tag="ask", array_like=True, forbid_unknow
 class Returned(msgspec.Struct, frozen=True, tag="returned", array_like=True, forbid_unknown_fields=True):
     """From the worker: what the function returned, not yet checked against its output class."""
 
+    call: int
     value: Any
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed", array_like=True, forbid_unknown_fields=True):
-    """From the worker: the class name of what was raised; its text only where debugging was asked for."""
+    """From the worker: the class name of what was raised; its text only where debugging was asked for.
 
+    The call is 0 if loading failed.
+    """
+
+    call: int
     error: str
     detail: str = ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import hmac
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ __all__ = ["Door", "Worker"]
 MAX_ASKS: Final = 256
 MAX_REMARKS: Final = 10_000
 LOAD_SECONDS: Final = 20.0
+_NUMBER_BITS: Final = 62
 
 # The names a caller may see. Any other class name could be made up to carry data out.
 _BUILTIN_ERRORS: Final = frozenset(
@@ -114,10 +116,11 @@ class Worker:
         try:
             with watch.running(self._channel.hang_up):
                 # Before its turn, so that it wakes once, with something to do.
-                rest = self._channel.offer(Call(dict(inputs), watch.debug))
+                number = 1 + secrets.randbits(_NUMBER_BITS)
+                rest = self._channel.offer(Call(number, dict(inputs), watch.debug))
                 with self._turns.taken(self._tenant, self._process) as turn:
                     self._channel.complete(rest, deadline=deadline)
-                    return self._converse(_Aside(door, self._turns, turn), deadline, watch)
+                    return self._converse(number, _Aside(door, self._turns, turn), deadline, watch)
         except DeadlineError:
             self.spent = True
             raise LimitError(
@@ -172,7 +175,7 @@ class Worker:
             )
         self.notes = [note[:MAX_DETAIL_CHARS] for note in frame.notes]
 
-    def _converse(self, door: Door, deadline: float, watch: Watch) -> Any:
+    def _converse(self, number: int, door: Door, deadline: float, watch: Watch) -> Any:
         unavailable, asks, remarks = False, 0, 0
         while asks < MAX_ASKS and remarks < MAX_REMARKS:
             frame = self._channel.receive(deadline=deadline)
@@ -183,6 +186,8 @@ class Worker:
                 remarks += 1
                 if self._manifest.progress:
                     watch.progressed(frame.percent)
+            elif isinstance(frame, Loaded):
+                break
             elif isinstance(frame, Ask):
                 asks += 1
                 try:
@@ -191,14 +196,15 @@ class Worker:
                     unavailable |= isinstance(error, UnavailableError)
                     answer = Refusal(error.code, str(error.args[0]), error.hint)
                 self._channel.send(answer, deadline=deadline)
+            elif frame.call != number or not self._channel.is_quiet():
+                # Written for another call, or before this one; or there is more than one answer.
+                break
             elif isinstance(frame, Returned):
                 self.spent = False
                 return frame.value
-            elif isinstance(frame, Failed):
+            else:
                 self.spent = frame.error == MemoryError.__name__
                 raise self._failure(frame, unavailable=unavailable, debug=watch.debug)
-            else:
-                break
         raise FunctionError(
             "the function's process does not keep to the protocol or asks origins without end"
         )

@@ -38,9 +38,9 @@ def rehearse() -> None:
         server = Server(worker, _FOLDER)
         host.send(Load(f"{_MODULE}:rehearsed", {}))
         server.answer()
-        host.send(Call({"given": {"text": "a", "number": 1}}))
+        host.send(Call(1, {"given": {"text": "a", "number": 1}}))
         server.answer()
-        if not isinstance(host.receive(), Loaded) or host.receive() != Returned(value=True):
+        if not isinstance(host.receive(), Loaded) or host.receive() != Returned(1, value=True):
             raise OSError("a function of our own does not run")
         SPAWN.decode(msgspec.msgpack.encode(Spawn(1)))
         BUNDLE.decode(msgspec.msgpack.encode({"a": b""}))

@@ -133,20 +133,20 @@ class Server:
         """Answer the next frame; false if the host said something that has no answer."""
         frame = self._channel.receive()
         reply: msgspec.Struct
-        debug = isinstance(frame, Call) and frame.debug
+        number, debug = (frame.number, frame.debug) if isinstance(frame, Call) else (0, False)
         # BaseException: SystemExit and KeyboardInterrupt of tenant code are failures of a call too.
         try:
             if isinstance(frame, Load):
                 reply = self._load(frame)
             elif isinstance(frame, Call) and self._loaded is not None:
                 with self._logs.of_one_call():
-                    reply = Returned(self._loaded(frame.inputs))
+                    reply = Returned(number, self._loaded(frame.inputs))
             else:
                 return False
             self._channel.send(reply)
         except BaseException as error:  # noqa: BLE001 - only its class leaves
             detail = describe_failure(error) if debug else ""
-            self._channel.send(Failed(type(error).__name__[:64], detail))
+            self._channel.send(Failed(number, type(error).__name__[:64], detail))
             # The error's frames hold the call's plaintext.
             del error
         return True

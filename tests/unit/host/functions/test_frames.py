@@ -47,7 +47,7 @@ def framed(payload: bytes) -> bytes:
 
 
 def test_a_frame_arrives() -> None:
-    assert hear(framed(msgspec.msgpack.encode(Returned(True)))) == Returned(True)
+    assert hear(framed(msgspec.msgpack.encode(Returned(7, True)))) == Returned(7, True)
 
 
 @pytest.mark.parametrize(
@@ -58,11 +58,11 @@ def test_a_frame_arrives() -> None:
         struct.pack(">I", MAX_FRAME_BYTES + 1),
         struct.pack(">I", 10) + b"short",
         framed(b""),
-        framed(msgspec.msgpack.encode(["returned"])),
-        framed(msgspec.msgpack.encode(["returned", 1, 2])),
+        framed(msgspec.msgpack.encode(["returned", 7])),
+        framed(msgspec.msgpack.encode(["returned", 1, 2, 3])),
         framed(msgspec.msgpack.encode(["ask", "partner", "GET", 7, {}, {}, b""])),
         framed(msgspec.msgpack.encode(["unknown", 1])),
-        framed(msgspec.msgpack.encode(Call({}))),
+        framed(msgspec.msgpack.encode(Call(7, {}))),
         framed(b"\x92\xa8returned" + b"\x91" * 100_000),
         framed(b"\x92\xa8returned\xdd\x00\x80\x00\x00" + b"\x90" * (1 << 23)),
     ],
@@ -107,7 +107,7 @@ def test_a_frame_too_large_to_send_is_not_begun() -> None:
     ours, theirs = socket.socketpair()
     channel = Channel(ours, FromWorker)
     with pytest.raises(ChannelError):
-        channel.send(Call({"value": bytes(MAX_FRAME_BYTES)}))
+        channel.send(Call(7, {"value": bytes(MAX_FRAME_BYTES)}))
     channel.close()
     with theirs:
         assert theirs.recv(1) == b""
@@ -117,7 +117,7 @@ def test_a_worker_that_does_not_read_ends_at_the_deadline() -> None:
     ours, theirs = socket.socketpair()
     channel = Channel(ours, FromWorker)
     with theirs, pytest.raises(DeadlineError):
-        channel.send(Call({"value": bytes(8 << 20)}), deadline=time.monotonic() + 0.05)
+        channel.send(Call(7, {"value": bytes(8 << 20)}), deadline=time.monotonic() + 0.05)
     channel.close()
 
 
@@ -131,12 +131,12 @@ def test_a_frame_that_trickles_in_does_not_keep_the_reader_busy() -> None:
             return super().recv(*arguments)
 
     channel = Channel(Counted(fileno=ours.detach()), FromWorker)
-    payload = framed(msgspec.msgpack.encode(Returned("x" * 5000)))
+    payload = framed(msgspec.msgpack.encode(Returned(7, "x" * 5000)))
     speaking = threading.Thread(
         target=lambda: [theirs.send(payload[at : at + 1]) for at in range(len(payload))]
     )
     speaking.start()
-    assert channel.receive(deadline=time.monotonic() + 30) == Returned("x" * 5000)
+    assert channel.receive(deadline=time.monotonic() + 30) == Returned(7, "x" * 5000)
     # The kernel gathers: one wait for the length, one for the frame.
     assert len(calls) == 2
     speaking.join()
@@ -148,9 +148,9 @@ def test_what_was_said_before_it_was_asked_for_is_noticed() -> None:
     ours, theirs = socket.socketpair()
     channel = Channel(ours, FromWorker)
     assert channel.is_quiet()
-    theirs.sendall(framed(msgspec.msgpack.encode(Returned(True))))
+    theirs.sendall(framed(msgspec.msgpack.encode(Returned(7, True))))
     assert not channel.is_quiet()
-    assert channel.receive(deadline=time.monotonic() + 5) == Returned(True)
+    assert channel.receive(deadline=time.monotonic() + 5) == Returned(7, True)
     assert channel.is_quiet()
     theirs.close()
     assert not channel.is_quiet()

@@ -376,10 +376,10 @@ def test_only_values_under_a_data_key_are_taken_where_the_author_counts(bench: W
 HOSTILE = """
 import struct, sys
 import msgspec
-from cloister.function import function, sealed
+from cloister.function import Limits, function, sealed
 from cloister_host.functions.frames import Channel
 
-@function("hostile", output=sealed("out"))
+@function("hostile", output=sealed("out"), limits=Limits(timeout_seconds=5))
 def hostile(how: str) -> str:
     '''Answer past the conversions of the worker.'''
     value = {
@@ -391,10 +391,12 @@ def hostile(how: str) -> str:
     }[how]
     frame = sys._getframe()
     while not isinstance(frame.f_locals.get("channel"), Channel):
+        number = frame.f_locals.get("number")
         frame = frame.f_back
-    encoded = msgspec.msgpack.encode(["returned", value])
+    encoded = msgspec.msgpack.encode(["returned", number, value])
     frame.f_locals["channel"]._connection.sendall(struct.pack(">I", len(encoded)) + encoded)
-    return "and once more"
+    while True:
+        pass
 """
 
 

@@ -172,8 +172,9 @@ from cloister_host.functions.frames import Channel, Failed
 def sly(value: str) -> bool:
     frame = sys._getframe()
     while not isinstance(frame.f_locals.get("channel"), Channel):
+        number = frame.f_locals.get("number")
         frame = frame.f_back
-    frame.f_locals["channel"].send(Failed("ValueError", value))
+    frame.f_locals["channel"].send(Failed(number, "ValueError", value))
     return True
 """
     )

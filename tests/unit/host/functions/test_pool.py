@@ -31,8 +31,8 @@ class Process:
         channel = Channel(end, ToWorker)
         with end, contextlib.suppress(ChannelError):
             while True:
-                called = isinstance(channel.receive(), Call)
-                channel.send(Returned(value=True) if called else Loaded(b""))
+                frame = channel.receive()
+                channel.send(Returned(frame.number, value=True) if isinstance(frame, Call) else Loaded(b""))
 
     def pause(self) -> None: ...
 
