@@ -22,7 +22,9 @@ from cloister_host._cli._unseal import (
     Shares,
     SharesFolder,
     Threshold,
+    UnsealOptions,
     hsm_settings,
+    more_settings,
 )
 from cloister_host.attester.settings import AttesterSettings
 from cloister_host.attester.tpm_client import DEVICE as TPM
@@ -111,6 +113,7 @@ def init(  # noqa: PLR0917 (typer makes options of parameters)
     hsm_token: HsmToken = "",
     hsm_key: HsmKey = HSM_KEY,
     hsm_pin_file: HsmPinFile = None,
+    unseal_option: UnsealOptions = None,
     shares: Shares = 5,
     threshold: Threshold = 3,
     shares_folder: SharesFolder = SHARES_FOLDER,
@@ -135,6 +138,7 @@ def init(  # noqa: PLR0917 (typer makes options of parameters)
         attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=fetch_endorsements),
         unseal=unseal,
         pkcs11=hsm_settings(hsm_module, hsm_token, hsm_key, hsm_pin_file),
+        tpm2=more_settings(unseal_option, tpm=tpm).tpm2,
         shamir=split,
         accept_file_unseal=accept_file_unseal,
     )
@@ -163,6 +167,7 @@ def serve(  # noqa: PLR0917 (typer makes options of parameters)
     hsm_token: HsmToken = "",
     hsm_key: HsmKey = HSM_KEY,
     hsm_pin_file: HsmPinFile = None,
+    unseal_option: UnsealOptions = None,
     share: ShareFiles = None,
     accept_file_unseal: AcceptFileUnseal = False,  # noqa: FBT002 (an option)
     database: DatabaseUrl = "",
@@ -198,6 +203,7 @@ def serve(  # noqa: PLR0917 (typer makes options of parameters)
         attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=fetch_endorsements),
         unseal=unseal,
         pkcs11=hsm_settings(hsm_module, hsm_token, hsm_key, hsm_pin_file),
+        tpm2=more_settings(unseal_option, tpm=tpm).tpm2,
         shamir=ShamirSettings(files=tuple(share or ())),
         accept_file_unseal=accept_file_unseal,
         egress_trust_anchors=tuple(egress_trust_anchor or ()),
@@ -286,6 +292,7 @@ def policy(  # noqa: PLR0917 (typer makes options of parameters)
     hsm_token: HsmToken = "",
     hsm_key: HsmKey = HSM_KEY,
     hsm_pin_file: HsmPinFile = None,
+    unseal_option: UnsealOptions = None,
     share: ShareFiles = None,
     accept_file_unseal: AcceptFileUnseal = False,  # noqa: FBT002 (an option)
     database: DatabaseUrl = "",
@@ -300,6 +307,7 @@ def policy(  # noqa: PLR0917 (typer makes options of parameters)
         attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=fetch_endorsements),
         unseal=unseal,
         pkcs11=hsm_settings(hsm_module, hsm_token, hsm_key, hsm_pin_file),
+        tpm2=more_settings(unseal_option, tpm=tpm).tpm2,
         shamir=ShamirSettings(files=tuple(share or ())),
         accept_file_unseal=accept_file_unseal,
     )
@@ -318,6 +326,7 @@ def accept_store_command(  # noqa: PLR0917 (typer makes options of parameters)
     hsm_token: HsmToken = "",
     hsm_key: HsmKey = HSM_KEY,
     hsm_pin_file: HsmPinFile = None,
+    unseal_option: UnsealOptions = None,
     share: ShareFiles = None,
     accept_file_unseal: AcceptFileUnseal = False,  # noqa: FBT002 (an option)
     database: DatabaseUrl = "",
@@ -349,6 +358,7 @@ def accept_store_command(  # noqa: PLR0917 (typer makes options of parameters)
             attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=False),
             unseal=unseal,
             pkcs11=hsm_settings(hsm_module, hsm_token, hsm_key, hsm_pin_file),
+            tpm2=more_settings(unseal_option, tpm=tpm).tpm2,
             shamir=ShamirSettings(files=tuple(share or ())),
             accept_file_unseal=accept_file_unseal,
         )

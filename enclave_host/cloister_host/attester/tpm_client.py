@@ -1,7 +1,7 @@
 """A small TPM 2.0 client for one device or socket (TCG "TPM 2.0 Library", parts 2 and 3).
 
-Only six commands are spoken: CreatePrimary, Quote, PCR_Read, NV_ReadPublic, NV_Read and FlushContext, with
-empty passwords.
+Six commands are spoken here: CreatePrimary, Quote, PCR_Read, NV_ReadPublic, NV_Read and FlushContext, with
+empty passwords. Sessions are in `unseal.tpm_session`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ __all__ = [
     "flush",
     "open_tpm",
     "pcr_read",
+    "pcr_selection",
     "quote",
     "read_nv",
 ]
@@ -147,10 +148,12 @@ def attestation_key_point(connect: Callable[[], Transport] = TpmDevice) -> tuple
     return int.from_bytes(x, "big"), int.from_bytes(y, "big")
 
 
-def create_primary(transport: Transport, template: bytes = AK_TEMPLATE) -> tuple[int, bytes]:
-    """Handle and public area of the endorsement hierarchy's key for a template: the same one each time."""
+def create_primary(
+    transport: Transport, template: bytes = AK_TEMPLATE, *, hierarchy: int = _ENDORSEMENT
+) -> tuple[int, bytes]:
+    """Handle and public area of a hierarchy's key for a template: the same one each time."""
     parameters = _with_size(_EMPTY + _EMPTY) + _with_size(template) + _EMPTY + struct.pack(">I", 0)
-    response = command(transport, _CREATE_PRIMARY, handle=_ENDORSEMENT, parameters=parameters)
+    response = command(transport, _CREATE_PRIMARY, handle=hierarchy, parameters=parameters)
     (handle,) = struct.unpack_from(">I", response)
     public, _ = _sized(response[8:])
     return handle, public
@@ -185,7 +188,7 @@ def read_nv(transport: Transport, index: int) -> bytes | None:
 
 def quote(transport: Transport, key: int, extra_data: bytes, pcrs: Sequence[int]) -> tuple[bytes, bytes]:
     """TPMS_ATTEST and TPMT_SIGNATURE over SHA-256 PCRs, in the key's own scheme."""
-    parameters = _with_size(extra_data) + struct.pack(">H", _NULL) + _selection(pcrs)
+    parameters = _with_size(extra_data) + struct.pack(">H", _NULL) + pcr_selection(pcrs)
     response = command(transport, _QUOTE, handle=key, parameters=parameters)
     (size,) = struct.unpack_from(">I", response)
     message, signature = _sized(response[4 : 4 + size])
@@ -194,8 +197,8 @@ def quote(transport: Transport, key: int, extra_data: bytes, pcrs: Sequence[int]
 
 def pcr_read(transport: Transport, index: int) -> bytes:
     """The value of one SHA-256 PCR."""
-    response = command(transport, _PCR_READ, parameters=_selection([index]))
-    digests = response[4 + len(_selection([index])) :]
+    response = command(transport, _PCR_READ, parameters=pcr_selection([index]))
+    digests = response[4 + len(pcr_selection([index])) :]
     (count,) = struct.unpack_from(">I", digests)
     if count != 1:
         raise UnavailableError("the TPM has no SHA-256 bank", hint="enable the SHA-256 PCR bank")
@@ -203,7 +206,8 @@ def pcr_read(transport: Transport, index: int) -> bytes:
     return value
 
 
-def _selection(pcrs: Sequence[int]) -> bytes:
+def pcr_selection(pcrs: Sequence[int]) -> bytes:
+    """TPML_PCR_SELECTION of SHA-256 PCRs."""
     bitmap = bytearray(3)
     for index in pcrs:
         bitmap[index // 8] |= 1 << index % 8

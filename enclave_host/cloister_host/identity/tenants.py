@@ -198,11 +198,13 @@ class TenantService:
         assert row is not None, "a tenant's own row is never erased"
         record, rows = row.record, remaining(tx, tenant)
         remains = []
-        if record.generation in tx.root_generations():
-            remains.append(
-                f"copies of the database from before the deletion open with root key generation "
-                f"{record.generation}, until that is destroyed"
-            )
+        # Its KEK may have been under an earlier generation before: copies of that time open with that one.
+        remains += [
+            f"copies of the database from before the deletion open with root key generation {number}, "
+            "until that is destroyed"
+            for number in sorted(tx.root_generations())
+            if number <= record.generation
+        ]
         if any(name not in KEPT for name in rows):
             remains.append("rows of the tenant")
         if not remains and record.state == "deleting":

@@ -1,9 +1,15 @@
-"""The root key, and every key that is derived from it (NIST SP 800-108 by way of HKDF, RFC 5869)."""
+"""The root key, and every key that is derived from it (NIST SP 800-108 by way of HKDF, RFC 5869).
+
+It has two parts. The *lasting* part is drawn once: from it come the deployment key and what authenticates
+rows, so that a deployment stays the one its clients know. The other part has *generations*: each wraps the
+KEKs of tenants, and is replaced when the root key is rotated.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from typing import Final, Literal, NoReturn, final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -15,8 +21,9 @@ from cloister.errors import ConfigurationError
 from cloister.protocol.deployment import deployment_of
 from cloister.secret import Secret
 from cloister_host.store import RowKeys
+from cloister_host.store.generations import FIRST, Generations
 
-__all__ = ["Environment", "RootKey"]
+__all__ = ["ROOT_BYTES", "Environment", "RootKey", "wrapping_key"]
 
 Environment = Literal["hardware", "simulated", "test"]
 
@@ -30,22 +37,31 @@ class RootKey:
 
     It is never used itself: each use has a key of its own under a label of its own.
 
+    Args:
+        lasting: The part that stays.
+        environment: Where it was generated.
+        generations: The parts that wrap KEKs, by generation.
+
     Attributes:
         environment: Where it was generated, and the only place it may be used.
+        generations: What wraps KEKs, derived from `generations`.
     """
 
-    __slots__ = ("_secret", "environment")
+    __slots__ = ("_lasting", "environment", "generations")
 
-    def __init__(self, secret: Secret, environment: Environment) -> None:
-        if len(secret) != ROOT_BYTES:
-            raise ConfigurationError("a root key has 32 bytes")
-        self._secret: Final = secret
+    def __init__(self, lasting: Secret, environment: Environment, generations: Mapping[int, Secret]) -> None:
+        if {len(lasting), *map(len, generations.values())} != {ROOT_BYTES}:
+            raise ConfigurationError("each part of a root key has 32 bytes")
+        self._lasting: Final = lasting
         self.environment: Final = environment
+        self.generations: Final = Generations(
+            {number: wrapping_key(secret) for number, secret in generations.items()}
+        )
 
     @classmethod
     def generate(cls, environment: Environment) -> RootKey:
         """Draw a new root key."""
-        return cls(Secret(os.urandom(ROOT_BYTES)), environment)
+        return cls(Secret(os.urandom(ROOT_BYTES)), environment, {FIRST: Secret(os.urandom(ROOT_BYTES))})
 
     @property
     def deployment_key(self) -> jose.Key:
@@ -69,17 +85,13 @@ class RootKey:
         return RowKeys(
             deployment=self.deployment,
             mac=Secret(self._derive("row-mac")),
-            tenant_wrap=Secret(self._derive("tenant-wrap")),
             state=Secret(self._derive("tenant-state")),
+            generations=self.generations,
         )
 
     def api_key_hash_key(self) -> Secret:
         """What API keys are hashed under."""
         return Secret(self._derive("api-key"))
-
-    def reveal(self) -> bytes:
-        """The bytes an unseal provider is given to wrap. The name is meant to stand out in a review."""
-        return self._secret.reveal()
 
     def __repr__(self) -> str:
         return f"RootKey(environment={self.environment!r})"
@@ -99,5 +111,14 @@ class RootKey:
         }
 
     def _derive(self, label: str) -> bytes:
-        info = f"cloister.root.{label}.v1".encode()
-        return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(self._secret.reveal())
+        return _derive(self._lasting, label)
+
+
+def wrapping_key(generation: Secret) -> Secret:
+    """What wraps KEKs in a generation."""
+    return Secret(_derive(generation, "tenant-wrap"))
+
+
+def _derive(secret: Secret, label: str) -> bytes:
+    info = f"cloister.root.{label}.v1".encode()
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(secret.reveal())

@@ -1,7 +1,8 @@
 """Secret blobs: AES-256-GCM under keys of the tenant, bound to the row they stand in (PROTOCOL 7).
 
-Each tenant has a random KEK, wrapped under a root-derived key. Every table gets a key of its own from
-it, so destroying one tenant's KEK destroys all that is secret of that tenant, and of nobody else.
+Each tenant has a random KEK, wrapped under a key of the root key (see `generations`). Every table gets a
+key of its own from it, so destroying one tenant's KEK destroys all that is secret of that tenant, and of
+nobody else.
 
 Opened KEKs are remembered under the wrapped bytes they came from, which are read from the store each
 time: a rolled-back, replaced or destroyed KEK is never served from memory.
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from cloister.errors import UnavailableError
 from cloister.secret import Secret
+from cloister_host.store.generations import newest_generation
 from cloister_host.store.rows import RowKeys, Table, TamperedError, row_binding
 
 if TYPE_CHECKING:
@@ -84,13 +86,30 @@ class Blobs:
 
     def __init__(self, keys: RowKeys) -> None:
         self._deployment = keys.deployment
-        self._root = BlobKey(keys.deployment, "", TENANT_KEYS.name, AESGCM(keys.tenant_wrap.reveal()))
-        self._derive = lru_cache(maxsize=CACHED_KEKS)(self._derive_uncached)
+        self._generations = keys.generations
+        # What is derived from a KEK, by tenant, wrapped bytes and label.
+        self._derived = lru_cache(maxsize=CACHED_KEKS)(_Slot)
 
     def create_kek(self, tx: Tx, tenant: str) -> None:
         """Draw and store the KEK of a new tenant."""
-        wrapped = self._root.seal(f"{tenant}/{_KEK_ID}", 1, os.urandom(KEK_BYTES))
-        tx.insert(TENANT_KEYS, tenant, _KEK_ID, TenantKey(generation=1), blob=wrapped)
+        generation = newest_generation(tx)
+        wrapped = self._wrapping(tx, generation).seal(f"{tenant}/{_KEK_ID}", 1, os.urandom(KEK_BYTES))
+        tx.insert(TENANT_KEYS, tenant, _KEK_ID, TenantKey(generation=generation), blob=wrapped)
+
+    def rewrap(self, tx: Tx, tenant: str, generation: int) -> bool:
+        """Wrap a tenant's KEK under another generation of the root key; tells whether that was to be done.
+
+        The KEK itself stays, so nothing else of the tenant has to be written.
+        """
+        row = tx.get(TENANT_KEYS, tenant, _KEK_ID)
+        if row is None or row.blob is None or row.record.generation == generation:
+            return False
+        name = f"{tenant}/{_KEK_ID}"
+        kek = self._wrapping(tx, row.record.generation).open(name, 1, row.blob)
+        wrapped = self._wrapping(tx, generation).seal(name, 1, kek)
+        record = msgspec.structs.replace(row.record, generation=generation)
+        tx.put(TENANT_KEYS, tenant, _KEK_ID, record, blob=wrapped)
+        return True
 
     def generation(self, tx: Tx, tenant: str) -> int:
         """The generation of the root key that wraps a tenant's KEK; 0 if it has none."""
@@ -111,7 +130,7 @@ class Blobs:
         if row is not None:
             record = msgspec.structs.replace(row.record, sealed=sealed)
             tx.put(TENANT_KEYS, tenant, _KEK_ID, record, blob=row.blob)
-        tx.on_commit(self._derive.cache_clear)
+        tx.on_commit(self._derived.cache_clear)
 
     def key(self, tx: Tx, tenant: str, table: str) -> BlobKey:
         """The key for the blobs of one table of one tenant."""
@@ -127,11 +146,24 @@ class Blobs:
             raise UnavailableError("the tenant's keys are not here", retryable=False)
         if row.record.sealed:
             # Another host may have been told: what this one remembers goes too.
-            self._derive.cache_clear()
+            self._derived.cache_clear()
             raise UnavailableError("the tenant is sealed off", retryable=False)
-        return self._derive(tenant, row.blob, label)
+        slot = self._derived(tenant, row.blob, label)
+        if slot.key is None:
+            kek = self._wrapping(tx, row.record.generation).open(f"{tenant}/{_KEK_ID}", 1, row.blob)
+            info = f"cloister.tenant.{label}.v1".encode()
+            slot.key = HKDFExpand(algorithm=SHA256(), length=32, info=info).derive(kek)
+        return slot.key
 
-    def _derive_uncached(self, tenant: str, wrapped: bytes, label: str) -> bytes:
-        kek = self._root.open(f"{tenant}/{_KEK_ID}", 1, wrapped)
-        info = f"cloister.tenant.{label}.v1".encode()
-        return HKDFExpand(algorithm=SHA256(), length=32, info=info).derive(kek)
+    def _wrapping(self, tx: Tx, generation: int) -> BlobKey:
+        """The key of a generation of the root key, for KEKs."""
+        return BlobKey(self._deployment, "", TENANT_KEYS.name, self._generations.aead(tx, generation))
+
+
+class _Slot:
+    """One remembered key; empty until it was derived once."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, *_names: object) -> None:
+        self.key: bytes | None = None

@@ -11,13 +11,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
 
 from cloister.errors import ConfigurationError, UnavailableError
 from cloister.secret import Secret
 from cloister_host.store.canonical import canonical
+
+if TYPE_CHECKING:
+    from cloister_host.store.generations import Generations
 
 __all__ = [
     "AnyRow",
@@ -55,12 +58,19 @@ class ExistsError(ConfigurationError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowKeys:
-    """What the root key gives the store; each key has one use."""
+    """What the root key gives the store; each key has one use.
+
+    Attributes:
+        deployment: Whose rows these are.
+        mac: Authenticates rows.
+        state: Seals the digests of tenants' states.
+        generations: What wraps the tenants' KEKs; the one part that changes when the root key is rotated.
+    """
 
     deployment: str
     mac: Secret = field(repr=False)
-    tenant_wrap: Secret = field(repr=False)
     state: Secret = field(repr=False)
+    generations: Generations = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

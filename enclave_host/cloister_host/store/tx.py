@@ -14,6 +14,7 @@ from cloister.secret import Secret
 from cloister_host.store.blobs import BlobKey, Blobs
 from cloister_host.store.canonical import canonical
 from cloister_host.store.database import Session
+from cloister_host.store.generations import generations_of
 from cloister_host.store.ledger import Range
 from cloister_host.store.rows import (
     AnyRow,
@@ -225,8 +226,13 @@ class Tx:
         return self._blobs.generation(self, tenant)
 
     def root_generations(self) -> frozenset[int]:
-        """The generations of the root key that this store still holds, sealed."""
-        return frozenset(row[0] for row in self._session.execute(_GENERATIONS))
+        """The generations of the root key that were not destroyed: a copy of one of them may still open."""
+        found = generations_of(self)
+        return frozenset(number for number, record in found.items() if record.state != "destroyed")
+
+    def rewrap_tenant_kek(self, tenant: str, generation: int) -> bool:
+        """Wrap a tenant's KEK under another generation of the root key; tells whether that was to be done."""
+        return self._blobs.rewrap(self, tenant, generation)
 
     def is_open(self, tenant: str) -> bool:
         """Whether anything of a tenant can be opened: it is there, and not sealed off."""
@@ -377,7 +383,6 @@ def _parameters(row: AnyRow) -> dict[str, Any]:
     }
 
 
-_GENERATIONS: Final = text("SELECT generation FROM roots")
 # Above every id: ids never hold U+10FFFF.
 _LAST: Final = "\U0010ffff"
 

@@ -8,6 +8,7 @@ from cloister_host.unseal import Unseal
 from cloister_host.unseal.file import FileUnseal
 from cloister_host.unseal.pkcs11 import Pkcs11Unseal
 from cloister_host.unseal.shamir import ShamirUnseal
+from cloister_host.unseal.tpm2 import Tpm2Unseal
 
 __all__ = ["create_unseal", "open_unseal"]
 
@@ -26,6 +27,8 @@ def create_unseal(settings: HostSettings) -> Unseal:
             return Pkcs11Unseal.create(settings.pkcs11)
         case "shamir":
             return ShamirUnseal.create(settings.shamir)
+        case "tpm2":
+            return Tpm2Unseal(settings.tpm2)
         case _:
             raise _unknown(settings.unseal)
 
@@ -43,9 +46,13 @@ def open_unseal(settings: HostSettings) -> Unseal:
             return Pkcs11Unseal(settings.pkcs11)
         case "shamir":
             return ShamirUnseal(settings.shamir)
+        case "tpm2":
+            return Tpm2Unseal(settings.tpm2)
         case _:
             raise _unknown(settings.unseal)
 
 
 def _unknown(name: str) -> ConfigurationError:
-    return ConfigurationError(f"there is no unseal provider {name!r}", hint="--unseal file, pkcs11 or shamir")
+    return ConfigurationError(
+        f"there is no unseal provider {name!r}", hint="--unseal file, pkcs11, shamir or tpm2"
+    )

@@ -7,24 +7,27 @@ as long as one wrap or unwrap takes; after that it has no session, and the libra
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from cloister.errors import ConfigurationError, UnavailableError
 from cloister_host.unseal.private import read_private
 from cloister_host.unseal.settings import Pkcs11Settings
+from cloister_host.unseal.wrapped import NONCE_BYTES, Wrapped, aad, changed
 
 if TYPE_CHECKING:
     import pkcs11
 
 __all__ = ["Pkcs11Unseal"]
 
-NONCE_BYTES: Final = 12
 TAG_BITS: Final = 128
 KEY_BITS: Final = 256
 MAX_PIN_BYTES: Final = 256
-_AAD: Final = b"cloister.unseal.pkcs11.v1"
+_NAME_BYTES: Final = 4
 
 
 class Pkcs11Unseal:
@@ -44,6 +47,7 @@ class Pkcs11Unseal:
             )
         self._module = settings.module
         self._settings = settings
+        self._label = settings.key
         self._api = _library()
 
     @classmethod
@@ -55,17 +59,33 @@ class Pkcs11Unseal:
             UnavailableError: The token does not answer.
         """
         provider = cls(settings)
-        api = provider._api
-        with provider._session(write=True) as session:
-            if provider._keys(session):
+        provider._generate(settings.key)
+        return provider
+
+    def renewed(self) -> Pkcs11Unseal:
+        """Generate another wrapping key in the token, under a label that begins with the first one's.
+
+        Raises:
+            ConfigurationError: The token refuses.
+            UnavailableError: The token does not answer.
+        """
+        made = Pkcs11Unseal(self._settings)
+        made._label = f"{self._settings.key}-{os.urandom(_NAME_BYTES).hex()}"
+        made._generate(made._label)
+        return made
+
+    def _generate(self, label: str) -> None:
+        api = self._api
+        with self._session(write=True) as session:
+            if self._keys(session, label):
                 raise ConfigurationError(
-                    f"the token has a key {settings.key!r} already",
+                    f"the token has a key {label!r} already",
                     hint="give a deployment a key of its own: --hsm-key",
                 )
             session.generate_key(
                 api.KeyType.AES,
                 KEY_BITS,
-                label=settings.key,
+                label=label,
                 store=True,
                 capabilities=api.MechanismFlag.ENCRYPT | api.MechanismFlag.DECRYPT,
                 template={
@@ -75,22 +95,22 @@ class Pkcs11Unseal:
                     api.Attribute.MODIFIABLE: False,
                 },
             )
-            provider._key(session)
-        return provider
+            self._key(session, label)
 
-    def wrap(self, plaintext: bytes) -> bytes:
+    def wrap(self, plaintext: bytes, place: str) -> bytes:
         """Wrap inside the token.
 
         Raises:
             ConfigurationError: The token, the PIN or the key cannot be used.
             UnavailableError: The token does not answer.
         """
-        nonce = os.urandom(NONCE_BYTES)
+        label, nonce = self._label, os.urandom(NONCE_BYTES)
         with self._session() as session:
-            key = self._key(session)
-            return nonce + bytes(key.encrypt(plaintext, **self._gcm(nonce)))
+            key = self._key(session, label)
+            sealed = bytes(key.encrypt(plaintext, **self._gcm(nonce, label, place)))
+        return msgspec.msgpack.encode(Wrapped(self.name, label, nonce, sealed))
 
-    def unwrap(self, wrapped: bytes) -> bytes:
+    def unwrap(self, wrapped: bytes, place: str) -> bytes:
         """Unwrap inside the token.
 
         Raises:
@@ -98,30 +118,49 @@ class Pkcs11Unseal:
                 the key cannot be used.
             UnavailableError: The token does not answer.
         """
-        nonce, sealed = wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:]
+        found = self._parse(wrapped)
         with self._session() as session:
-            key = self._key(session)
-            if len(sealed) * 8 <= TAG_BITS:
-                raise self._changed()
+            key = self._key(session, found.key)
+            if len(found.sealed) * 8 <= TAG_BITS:
+                raise changed(self.name)
             try:
-                return bytes(key.decrypt(sealed, **self._gcm(nonce)))
+                return bytes(key.decrypt(found.sealed, **self._gcm(found.nonce, found.key, place)))
             except self._unreachable():
                 raise
             except self._api.PKCS11Error:
                 # Tokens do not agree on the error of a wrong tag; SoftHSM says CKR_GENERAL_ERROR.
-                raise self._changed() from None
+                raise changed(self.name) from None
 
-    def _gcm(self, nonce: bytes) -> dict[str, Any]:
+    def destroy(self, wrapped: bytes, place: str) -> bool:  # noqa: ARG002 (of the port)
+        """Destroy the wrapping key in the token; backups of the token are the operators' to destroy.
+
+        Raises:
+            ConfigurationError: The token refuses.
+            UnavailableError: The token does not answer.
+        """
+        found = self._parse(wrapped)
+        with self._session(write=True) as session:
+            for key in self._keys(session, found.key):
+                key.destroy()
+            if self._keys(session, found.key):
+                raise ConfigurationError(
+                    f"the token still has the key {found.key!r}", hint="destroy it with its vendor's means"
+                )
+        return True
+
+    def _parse(self, wrapped: bytes) -> Wrapped:
+        """Read a wrapped root key. Anyone may have written it: it names keys of this deployment only."""
+        found = Wrapped.parse(wrapped, provider=self.name)
+        own = re.escape(self._settings.key)
+        if not re.fullmatch(rf"{own}(-[0-9a-f]{{{2 * _NAME_BYTES}}})?", found.key):
+            raise changed(self.name)
+        return found
+
+    def _gcm(self, nonce: bytes, label: str, place: str) -> dict[str, Any]:
         return {
             "mechanism": self._api.Mechanism.AES_GCM,
-            "mechanism_param": self._api.GCMParams(nonce, _AAD, TAG_BITS),
+            "mechanism_param": self._api.GCMParams(nonce, aad(self.name, label, place), TAG_BITS),
         }
-
-    def _changed(self) -> ConfigurationError:
-        return ConfigurationError(
-            "the root key does not unseal with this key of the token",
-            hint=f"it was changed, or sealed by another key than {self._settings.key!r}",
-        )
 
     @contextmanager
     def _session(self, *, write: bool = False) -> Iterator[pkcs11.Session]:
@@ -170,14 +209,14 @@ class Pkcs11Unseal:
             api.TokenNotPresent,
         )
 
-    def _keys(self, session: pkcs11.Session) -> list[Any]:
+    def _keys(self, session: pkcs11.Session, label: str) -> list[Any]:
         attribute = self._api.Attribute
-        wanted = {attribute.CLASS: self._api.ObjectClass.SECRET_KEY, attribute.LABEL: self._settings.key}
+        wanted = {attribute.CLASS: self._api.ObjectClass.SECRET_KEY, attribute.LABEL: label}
         return list(session.get_objects(wanted))
 
-    def _key(self, session: pkcs11.Session) -> Any:
-        attribute, label = self._api.Attribute, self._settings.key
-        found = self._keys(session)
+    def _key(self, session: pkcs11.Session, label: str) -> Any:
+        attribute = self._api.Attribute
+        found = self._keys(session, label)
         if len(found) != 1:
             raise ConfigurationError(
                 f"the token has {'more than one' if found else 'no'} key {label!r}",

@@ -6,33 +6,17 @@ born in hardware into a simulation, or the other way round.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from functools import partial
 
-import msgspec
-from sqlalchemy import text
-
-from cloister.errors import ConfigurationError
-from cloister.jose import b64url_decode, b64url_encode
+from cloister.errors import ConfigurationError, UnavailableError
 from cloister.secret import Secret
-from cloister_host.keymanager.root import Environment, RootKey
-from cloister_host.store import Database
-from cloister_host.store.canonical import canonical
+from cloister_host.keymanager.root import Environment, RootKey, wrapping_key
+from cloister_host.store import Database, Tx
 from cloister_host.unseal import Unseal
+from cloister_host.unseal.copies import RootParts, add_copy, copies_of, open_one, seal_copy
 
-__all__ = ["check_provider", "create_root", "require_no_root", "unseal_root"]
-
-_INSERT: Final = text(
-    "INSERT INTO roots (generation, provider, sealed) VALUES (1, :provider, :sealed)"
-    " ON CONFLICT (generation) DO NOTHING"
-)
-_SELECT: Final = text("SELECT provider, sealed FROM roots WHERE generation = 1")
-
-
-class _Sealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is sealed: the root key and where it was generated."""
-
-    environment: Environment
-    key: str
+__all__ = ["check_provider", "create_root", "open_root", "require_no_root", "unseal_root"]
 
 
 def create_root(
@@ -52,13 +36,13 @@ def create_root(
     """
     check_provider(unseal.name, environment, accept_file_unseal=accept_file_unseal)
     require_no_root(database)
-    root = RootKey.generate(environment)
-    document = canonical(_Sealed(environment=environment, key=b64url_encode(root.reveal())))
-    with database.begin() as connection:
-        values = {"provider": unseal.name, "sealed": unseal.wrap(document)}
-        if connection.execute(_INSERT, values).rowcount != 1:
+    parts = RootParts.draw(environment)
+    copy = seal_copy(unseal, parts)
+    with database.begin(alone=True) as session:
+        if copies_of(session.execute):
             raise _exists()
-    return root
+        add_copy(session.execute, copy)
+    return parts.root()
 
 
 def unseal_root(
@@ -78,25 +62,51 @@ def unseal_root(
         UnavailableError: The provider cannot answer now.
     """
     check_provider(unseal.name, environment, accept_file_unseal=accept_file_unseal)
-    found = _sealed_root(database)
-    if found is None:
+    root = open_root(database, unseal, environment).root()
+    root.generations.load = _loader(unseal)
+    return root
+
+
+def open_root(database: Database, unseal: Unseal, environment: Environment) -> RootParts:
+    """Open the newest generation that a provider has a copy of.
+
+    Raises:
+        ConfigurationError: As `unseal_root`.
+        UnavailableError: The provider cannot answer now.
+    """
+    with database.begin() as session:
+        copies = copies_of(session.execute)
+    if not copies:
         raise ConfigurationError("this store has no root key", hint="run `cloister host init` first")
-    provider, sealed = found
-    if provider != unseal.name:
+    own = [copy for copy in copies if copy.provider == unseal.name]
+    if not own:
+        others = " or ".join(sorted({copy.provider for copy in copies} - {"recovery"}))
         raise ConfigurationError(
-            f"the root key was sealed by the provider {provider}", hint=f"start with --unseal {provider}"
+            f"the root key was sealed by the provider {others}", hint=f"start with --unseal {others}"
         )
-    try:
-        opened = msgspec.json.decode(unseal.unwrap(sealed), type=_Sealed)
-        root = RootKey(Secret(b64url_decode(opened.key)), opened.environment)
-    except (msgspec.MsgspecError, ValueError):
-        raise ConfigurationError("the sealed root key is malformed") from None
-    if root.environment != environment:
+    parts = open_one(unseal, own)
+    if parts.environment != environment:
         raise ConfigurationError(
-            f"this root key was generated in the environment {root.environment!r}, and this is another",
+            f"this root key was generated in the environment {parts.environment!r}, and this is another",
             hint="initialise a deployment of its own here",
         )
-    return root
+    return parts
+
+
+def _loader(unseal: Unseal) -> Callable[[Tx, int], Secret]:
+    """Opens generations that come up, or are still needed, while a host runs."""
+    return partial(_load, unseal)
+
+
+def _load(unseal: Unseal, tx: Tx, generation: int) -> Secret:
+    copies = copies_of(tx.execute, provider=unseal.name, generation=generation)
+    if not copies:
+        raise UnavailableError(
+            f"the provider {unseal.name} has no copy of generation {generation} of the root key",
+            retryable=False,
+            hint="start this host with the provider that the root key was moved to",
+        )
+    return wrapping_key(open_one(unseal, copies).key)
 
 
 def check_provider(provider: str, environment: Environment, *, accept_file_unseal: bool) -> None:
@@ -118,17 +128,9 @@ def require_no_root(database: Database) -> None:
     Raises:
         ConfigurationError: It has one.
     """
-    if _sealed_root(database) is not None:
-        raise _exists()
-
-
-def _sealed_root(database: Database) -> tuple[str, bytes] | None:
-    with database.begin() as connection:
-        found = connection.execute(_SELECT).first()
-    if found is None:
-        return None
-    provider, sealed = found
-    return str(provider), bytes(sealed)
+    with database.begin() as session:
+        if copies_of(session.execute):
+            raise _exists()
 
 
 def _exists() -> ConfigurationError:

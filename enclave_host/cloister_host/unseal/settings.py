@@ -7,10 +7,20 @@ from pathlib import Path
 from typing import Final
 
 from cloister.secret import Secret
+from cloister_host.attester.tpm_client import DEVICE as TPM
 
-__all__ = ["DEFAULT_FOLDER", "DEFAULT_KEY", "Pkcs11Settings", "ShamirSettings"]
+__all__ = [
+    "DEFAULT_FOLDER",
+    "DEFAULT_KEY",
+    "DEFAULT_PCRS",
+    "Pkcs11Settings",
+    "ShamirSettings",
+    "Tpm2Settings",
+]
 
 DEFAULT_KEY: Final = "cloister-root"
+# Boot loader, Secure Boot's keys, and what the boot loader measured: what identifies an image.
+DEFAULT_PCRS: Final = (4, 7, 8, 9, 11)
 DEFAULT_FOLDER: Final = Path("shares")
 
 
@@ -31,6 +41,21 @@ class Pkcs11Settings:
     key: str = DEFAULT_KEY
     pin_file: Path | None = None
     pin: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tpm2Settings:
+    """Which TPM keeps the key of the root key, and for which boot states.
+
+    Attributes:
+        device: The TPM's device, or the UNIX socket of a software TPM.
+        pcrs: The PCRs that have to be as they are now, or as in one of the files.
+        accept: Evidence of machines of other images that may start the host too.
+    """
+
+    device: Path = TPM
+    pcrs: tuple[int, ...] = DEFAULT_PCRS
+    accept: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

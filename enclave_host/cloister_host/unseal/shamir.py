@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +32,7 @@ MAX_SHARES: Final = 16
 MIN_THRESHOLD: Final = 2
 MAX_SHARE_BYTES: Final = 4096
 MAX_WRAPPED_BYTES: Final = 16384
-_AAD: Final = b"cloister.unseal.shamir.v1"
+_LABEL: Final = "cloister.unseal.shamir.v2"
 
 
 class _Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,8 +92,8 @@ class ShamirUnseal:
             )
         return cls(settings)
 
-    def wrap(self, plaintext: bytes) -> bytes:
-        """Wrap under a new key, and write its shares.
+    def wrap(self, plaintext: bytes, place: str) -> bytes:
+        """Wrap under a new key, and write its shares, with which this object unwraps from now on.
 
         Raises:
             ConfigurationError: A share cannot be written; none is left behind then.
@@ -102,7 +103,7 @@ class ShamirUnseal:
         groups = [(settings.threshold, settings.shares)]
         [shares] = self._slip39.generate_mnemonics(1, groups, key, iteration_exponent=0)
         split = _Split(threshold=settings.threshold, shares=tuple(_digest(share) for share in shares))
-        sealed = AESGCM(key).encrypt(nonce, plaintext, _AAD + canonical(split))
+        sealed = AESGCM(key).encrypt(nonce, plaintext, _bound(split, place))
         try:
             for number, (path, share) in enumerate(zip(settings.paths, shares, strict=True), 1):
                 title = (
@@ -114,9 +115,10 @@ class ShamirUnseal:
                 with suppress(OSError):
                     path.unlink()
             raise
+        self._settings = replace(settings, files=settings.paths)
         return msgspec.json.encode(_Wrapped(split=split, nonce=nonce, sealed=sealed))
 
-    def unwrap(self, wrapped: bytes) -> bytes:
+    def unwrap(self, wrapped: bytes, place: str) -> bytes:
         """Unwrap with the shares that were brought; more than are needed do no harm.
 
         Raises:
@@ -132,19 +134,29 @@ class ShamirUnseal:
         shares = self._shares(opened.split)
         try:
             key = self._slip39.combine_mnemonics(shares[: opened.split.threshold])
-            return AESGCM(key).decrypt(opened.nonce, opened.sealed, _AAD + canonical(opened.split))
+            return AESGCM(key).decrypt(opened.nonce, opened.sealed, _bound(opened.split, place))
         except (self._slip39.MnemonicError, InvalidTag, ValueError):
             # What the library says can quote words of a share.
             raise _changed() from None
 
+    def renewed(self) -> ShamirUnseal:
+        """The provider, with room for the shares of the next generation."""
+        return ShamirUnseal.create(self._settings)
+
+    def destroy(self, wrapped: bytes, place: str) -> bool:  # noqa: ARG002 (of the port)
+        """Nothing is kept here; that operators have destroyed their shares, only they can say."""
+        return False
+
     def _shares(self, split: _Split) -> list[str]:
         found: dict[bytes, Path] = {}
         shares: list[str] = []
+        foreign: list[Path] = []
         for path in self._settings.files:
             share = self._read(path)
             digest = _digest(share)
             if digest not in split.shares:
-                raise ConfigurationError(f"{path} is a share of another root key")
+                foreign.append(path)
+                continue
             if digest in found:
                 raise ConfigurationError(
                     f"{path} is the same share as {found[digest]}", hint="each operator brings another one"
@@ -152,6 +164,9 @@ class ShamirUnseal:
             found[digest] = path
             shares.append(share)
         if len(shares) < split.threshold:
+            # While a root key is rotated, shares of two generations are brought; each opens its own.
+            if foreign:
+                raise ConfigurationError(f"{foreign[0]} is a share of another root key")
             raise ConfigurationError(
                 f"{split.threshold} shares are needed, and {len(shares)} were given",
                 hint="--share FILE, once for each operator",
@@ -170,6 +185,10 @@ class ShamirUnseal:
                 f"{path} is no share, or a word of it was changed", hint="compare it with the operator's copy"
             ) from None
         return share
+
+
+def _bound(split: _Split, place: str) -> bytes:
+    return canonical((_LABEL, place, split))
 
 
 def _digest(share: str) -> bytes:

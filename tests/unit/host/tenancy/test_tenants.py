@@ -12,6 +12,7 @@ from cloister.errors import (
     UnavailableError,
 )
 from cloister_host.store.erasure import KEPT, tables_of_tenants
+from cloister_host.store.generations import Generation, put_generation
 from support.host_world import HostWorld, caller
 
 
@@ -52,7 +53,7 @@ def test_nothing_of_a_sealed_off_tenant_is_opened_whoever_asks(host: HostWorld) 
 
 def test_the_kek_leaves_the_memory(host: HostWorld) -> None:
     fill(host)
-    derive = host.store._blobs._derive
+    derive = host.store._blobs._derived
     assert derive.cache_info().currsize
     seal_off(host)
     assert derive.cache_info().currsize == 0
@@ -116,11 +117,14 @@ def test_a_deleted_tenant_leaves_no_row_but_the_log(host: HostWorld) -> None:
 
 
 def test_it_is_deleting_until_no_copy_can_be_opened_any_more(host: HostWorld) -> None:
-    host.pen("INSERT INTO roots (generation, provider, sealed) VALUES (1, 'file', X'00')")
+    with host.store.begin() as tx:
+        put_generation(tx, 1, Generation(state="retired"))
+        put_generation(tx, 2, Generation(state="active"))
     report = delete(host)
     assert report.state == "deleting"  # type: ignore[attr-defined]
     assert "generation 1" in report.remains[0]  # type: ignore[attr-defined]
-    host.pen("DELETE FROM roots WHERE generation = 1")
+    with host.store.begin() as tx:
+        put_generation(tx, 1, Generation(state="destroyed"))
     report = host.call(host.operator, "tenant.deletion_report", tenant="acme")
     assert (report.state, report.remains) == ("deleted", [])
 

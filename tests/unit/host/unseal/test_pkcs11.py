@@ -30,6 +30,7 @@ from support import softhsm
 from support.commands import run
 
 GUIDE = Path(__file__).parents[4] / "docs" / "unseal.md"
+PLACE = "deployment/1"
 
 
 @pytest.fixture
@@ -56,10 +57,10 @@ def logged_in(settings: Pkcs11Settings) -> Iterator[Any]:
 
 
 def test_what_the_token_wrapped_it_unwraps(hsm: Pkcs11Settings) -> None:
-    wrapped = Pkcs11Unseal.create(hsm).wrap(b"a root key")
+    wrapped = Pkcs11Unseal.create(hsm).wrap(b"a root key", PLACE)
     assert b"a root key" not in wrapped
-    assert Pkcs11Unseal(hsm).unwrap(wrapped) == b"a root key"
-    assert Pkcs11Unseal(hsm).wrap(b"a root key") != wrapped
+    assert Pkcs11Unseal(hsm).unwrap(wrapped, PLACE) == b"a root key"
+    assert Pkcs11Unseal(hsm).wrap(b"a root key", PLACE) != wrapped
 
 
 def test_the_root_key_of_a_hardware_host_needs_no_exception(hsm: Pkcs11Settings, tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_a_key_that_could_leave_its_token_is_refused(hsm: Pkcs11Settings, weak: 
                 template={names.SENSITIVE: True, names.EXTRACTABLE: weak == "extractable"},
             )
     with pytest.raises(ConfigurationError, match="never leave"):
-        Pkcs11Unseal(hsm).wrap(b"a root key")
+        Pkcs11Unseal(hsm).wrap(b"a root key", PLACE)
     with pytest.raises(ConfigurationError, match="already"):
         Pkcs11Unseal.create(hsm)
 
@@ -126,36 +127,36 @@ def test_two_keys_of_one_label_are_refused(hsm: Pkcs11Settings) -> None:
     with logged_in(hsm) as session:
         session.generate_key(pkcs11.KeyType.AES, 256, label=hsm.key, store=True)
     with pytest.raises(ConfigurationError, match="more than one"):
-        Pkcs11Unseal(hsm).wrap(b"a root key")
+        Pkcs11Unseal(hsm).wrap(b"a root key", PLACE)
 
 
 def test_a_key_is_never_made_twice(hsm: Pkcs11Settings) -> None:
-    wrapped = Pkcs11Unseal.create(hsm).wrap(b"a root key")
+    wrapped = Pkcs11Unseal.create(hsm).wrap(b"a root key", PLACE)
     with pytest.raises(ConfigurationError, match="--hsm-key"):
         Pkcs11Unseal.create(hsm)
-    assert Pkcs11Unseal(hsm).unwrap(wrapped) == b"a root key"
+    assert Pkcs11Unseal(hsm).unwrap(wrapped, PLACE) == b"a root key"
 
 
 def test_another_key_does_not_unwrap(hsm: Pkcs11Settings) -> None:
-    wrapped = Pkcs11Unseal.create(hsm).wrap(b"a root key")
+    wrapped = Pkcs11Unseal.create(hsm).wrap(b"a root key", PLACE)
     other = Pkcs11Unseal.create(replace(hsm, key="another"))
     with pytest.raises(ConfigurationError, match="does not unseal"):
-        other.unwrap(wrapped)
+        other.unwrap(wrapped, PLACE)
 
 
 @pytest.mark.parametrize("position", [0, 11, 12, 20, -17, -16, -1])
 def test_a_changed_byte_does_not_unwrap(hsm: Pkcs11Settings, position: int) -> None:
-    changed = bytearray(Pkcs11Unseal.create(hsm).wrap(b"a root key"))
+    changed = bytearray(Pkcs11Unseal.create(hsm).wrap(b"a root key", PLACE))
     changed[position] ^= 1
     with pytest.raises(ConfigurationError, match="does not unseal"):
-        Pkcs11Unseal(hsm).unwrap(bytes(changed))
+        Pkcs11Unseal(hsm).unwrap(bytes(changed), PLACE)
 
 
 @pytest.mark.parametrize("length", [0, 1, 12, 27, 28, 29, 60])
 def test_what_was_never_wrapped_does_not_unwrap(hsm: Pkcs11Settings, length: int) -> None:
     provider = Pkcs11Unseal.create(hsm)
     with pytest.raises(ConfigurationError, match="does not unseal"):
-        provider.unwrap(bytes(length))
+        provider.unwrap(bytes(length), PLACE)
 
 
 WRONG: list[tuple[Callable[[Pkcs11Settings], Pkcs11Settings], str]] = [
@@ -179,9 +180,9 @@ def test_a_wrong_setting_is_named_and_shows_no_pin(
 ) -> None:
     Pkcs11Unseal.create(hsm)
     with pytest.raises(ConfigurationError, match=re.escape(message)) as caught:
-        Pkcs11Unseal(change(hsm)).wrap(b"a root key")
+        Pkcs11Unseal(change(hsm)).wrap(b"a root key", PLACE)
     assert "11111111" not in str(caught.value)
-    assert Pkcs11Unseal(hsm).wrap(b"a root key")
+    assert Pkcs11Unseal(hsm).wrap(b"a root key", PLACE)
 
 
 def test_a_pin_file_that_others_can_read_is_refused(hsm: Pkcs11Settings) -> None:
@@ -201,22 +202,50 @@ def test_a_token_that_does_not_answer_can_be_tried_again(
     import pkcs11
 
     provider = Pkcs11Unseal.create(hsm)
+    wrapped = provider.wrap(b"a root key", PLACE)
 
-    def removed(_session: object) -> None:
+    def removed(_session: object, _label: str) -> None:
         raise pkcs11.DeviceRemoved
 
     monkeypatch.setattr(provider, "_key", removed)
     with pytest.raises(UnavailableError) as caught:
-        provider.unwrap(bytes(60))
+        provider.unwrap(wrapped, PLACE)
     assert caught.value.retryable
+
+
+def test_what_was_wrapped_for_one_place_does_not_unwrap_in_another(hsm: Pkcs11Settings) -> None:
+    wrapped = Pkcs11Unseal.create(hsm).wrap(b"a root key", PLACE)
+    with pytest.raises(ConfigurationError, match="does not unseal"):
+        Pkcs11Unseal(hsm).unwrap(wrapped, "deployment/2")
+
+
+def test_a_renewed_key_is_another_one_and_can_be_destroyed_alone(hsm: Pkcs11Settings) -> None:
+    first = Pkcs11Unseal.create(hsm)
+    second = first.renewed()
+    old, new = first.wrap(b"old", PLACE), second.wrap(b"new", PLACE)
+    reopened = Pkcs11Unseal(hsm)
+    assert (reopened.unwrap(old, PLACE), reopened.unwrap(new, PLACE)) == (b"old", b"new")
+    assert reopened.destroy(old, PLACE)
+    assert reopened.destroy(old, PLACE), "twice does no harm"
+    with pytest.raises(ConfigurationError, match="no key"):
+        reopened.unwrap(old, PLACE)
+    assert reopened.unwrap(new, PLACE) == b"new"
+
+
+def test_a_wrapped_root_key_names_keys_of_its_own_deployment_only(hsm: Pkcs11Settings) -> None:
+    theirs = Pkcs11Unseal.create(replace(hsm, key="theirs"))
+    wrapped = theirs.wrap(b"a root key", PLACE)
+    with pytest.raises(ConfigurationError, match="does not unseal"):
+        Pkcs11Unseal(hsm).destroy(wrapped, PLACE)
+    assert theirs.unwrap(wrapped, PLACE) == b"a root key"
 
 
 def test_no_session_stays_open(hsm: Pkcs11Settings) -> None:
     import pkcs11
 
-    wrapped = Pkcs11Unseal.create(hsm).wrap(b"a root key")
+    wrapped = Pkcs11Unseal.create(hsm).wrap(b"a root key", PLACE)
     with pytest.raises(ConfigurationError):
-        Pkcs11Unseal(hsm).unwrap(wrapped[:-1])
+        Pkcs11Unseal(hsm).unwrap(wrapped[:-1], PLACE)
     assert not pkcs11._loaded[str(hsm.module)].initialized
 
 

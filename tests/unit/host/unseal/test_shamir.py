@@ -29,6 +29,7 @@ from support import require
 from support.commands import run
 
 GUIDE = Path(__file__).parents[4] / "docs" / "unseal.md"
+PLACE = "deployment/1"
 ROOT = b"a root key, sealed"
 # 2 of 3, 256 bits; trezor/python-shamir-mnemonic, vectors.json, MIT licence.
 PUBLISHED = """
@@ -61,15 +62,15 @@ def words(path: Path) -> list[str]:
 
 
 def test_any_three_of_five_unwrap(split: ShamirSettings) -> None:
-    wrapped = ShamirUnseal.create(split).wrap(ROOT)
+    wrapped = ShamirUnseal.create(split).wrap(ROOT, PLACE)
     for numbers in itertools.permutations(range(1, 6), 3):
-        assert brought(split, *numbers).unwrap(wrapped) == ROOT
+        assert brought(split, *numbers).unwrap(wrapped, PLACE) == ROOT
 
 
 @pytest.mark.parametrize("numbers", [(1, 2, 3, 4), (5, 4, 3, 2, 1)])
 def test_more_than_are_needed_do_no_harm(split: ShamirSettings, numbers: tuple[int, ...]) -> None:
-    wrapped = ShamirUnseal.create(split).wrap(ROOT)
-    assert brought(split, *numbers).unwrap(wrapped) == ROOT
+    wrapped = ShamirUnseal.create(split).wrap(ROOT, PLACE)
+    assert brought(split, *numbers).unwrap(wrapped, PLACE) == ROOT
 
 
 @given(
@@ -84,69 +85,69 @@ def test_every_split_comes_together_again(
     shares, threshold = numbers
     folder = tmp_path_factory.mktemp("split") / "shares"
     split = ShamirSettings(shares=shares, threshold=threshold, folder=folder)
-    wrapped = ShamirUnseal.create(split).wrap(root)
+    wrapped = ShamirUnseal.create(split).wrap(root, PLACE)
     some = choose.sample(range(1, shares + 1), threshold)
-    assert brought(split, *some).unwrap(wrapped) == root
+    assert brought(split, *some).unwrap(wrapped, PLACE) == root
     with pytest.raises(ConfigurationError, match="are needed"):
-        brought(split, *some[1:]).unwrap(wrapped)
+        brought(split, *some[1:]).unwrap(wrapped, PLACE)
 
 
 @pytest.mark.parametrize("numbers", [(), (1,), (2, 5)])
 def test_too_few_shares_do_not_unwrap(split: ShamirSettings, numbers: tuple[int, ...]) -> None:
-    wrapped = ShamirUnseal.create(split).wrap(ROOT)
+    wrapped = ShamirUnseal.create(split).wrap(ROOT, PLACE)
     with pytest.raises(ConfigurationError, match=f"3 shares are needed, and {len(numbers)}"):
-        brought(split, *numbers).unwrap(wrapped)
+        brought(split, *numbers).unwrap(wrapped, PLACE)
 
 
 def test_the_same_share_twice_is_named(split: ShamirSettings, tmp_path: Path) -> None:
-    wrapped = ShamirUnseal.create(split).wrap(ROOT)
+    wrapped = ShamirUnseal.create(split).wrap(ROOT, PLACE)
     copy = tmp_path / "copy.txt"
     copy.touch(0o600)
     copy.write_text("  ".join(words(split.paths[0])).upper())
     files = (split.paths[0], split.paths[1], copy)
     with pytest.raises(ConfigurationError, match=re.escape(f"{copy} is the same share as {files[0]}")):
-        ShamirUnseal(replace(split, files=files)).unwrap(wrapped)
+        ShamirUnseal(replace(split, files=files)).unwrap(wrapped, PLACE)
 
 
 def test_a_share_of_another_root_key_is_named(split: ShamirSettings, tmp_path: Path) -> None:
-    wrapped = ShamirUnseal.create(split).wrap(ROOT)
+    wrapped = ShamirUnseal.create(split).wrap(ROOT, PLACE)
     other = replace(split, folder=tmp_path / "other")
-    ShamirUnseal.create(other).wrap(ROOT)
-    files = (*split.paths[:3], other.paths[3])
+    ShamirUnseal.create(other).wrap(ROOT, PLACE)
+    files = (*split.paths[:2], other.paths[3])
     with pytest.raises(ConfigurationError, match=re.escape(f"{files[-1]} is a share of another")):
-        ShamirUnseal(replace(split, files=files)).unwrap(wrapped)
+        ShamirUnseal(replace(split, files=files)).unwrap(wrapped, PLACE)
 
 
 @pytest.mark.parametrize("content", ["", "# only a title", "word", "academic " * 33, "é", "a" * 10_000])
 def test_what_is_no_share_is_refused_and_not_shown(split: ShamirSettings, content: str) -> None:
-    wrapped = ShamirUnseal.create(split).wrap(ROOT)
+    wrapped = ShamirUnseal.create(split).wrap(ROOT, PLACE)
     split.paths[1].write_text(content)
     with pytest.raises(ConfigurationError, match=r"share-2\.txt is no share") as caught:
-        brought(split, 1, 2, 3).unwrap(wrapped)
+        brought(split, 1, 2, 3).unwrap(wrapped, PLACE)
     assert "academic" not in str(caught.value)
 
 
 @pytest.mark.parametrize("position", [0, 3, 10, 32])
 def test_a_mistyped_word_is_noticed(split: ShamirSettings, position: int) -> None:
-    wrapped = ShamirUnseal.create(split).wrap(ROOT)
+    wrapped = ShamirUnseal.create(split).wrap(ROOT, PLACE)
     mistyped = words(split.paths[1])
     mistyped[position] = "zero" if mistyped[position] != "zero" else "academic"
     split.paths[1].write_text(" ".join(mistyped))
     with pytest.raises(ConfigurationError, match="a word of it was changed") as caught:
-        brought(split, 1, 2, 3).unwrap(wrapped)
+        brought(split, 1, 2, 3).unwrap(wrapped, PLACE)
     assert mistyped[1] not in str(caught.value).split()
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604])
 def test_a_share_that_others_can_read_is_refused(split: ShamirSettings, mode: int) -> None:
-    wrapped = ShamirUnseal.create(split).wrap(ROOT)
+    wrapped = ShamirUnseal.create(split).wrap(ROOT, PLACE)
     split.paths[0].chmod(mode)
     with pytest.raises(ConfigurationError, match="chmod 600"):
-        brought(split, 1, 2, 3).unwrap(wrapped)
+        brought(split, 1, 2, 3).unwrap(wrapped, PLACE)
 
 
 def test_shares_are_their_owners_alone(split: ShamirSettings) -> None:
-    ShamirUnseal.create(split).wrap(ROOT)
+    ShamirUnseal.create(split).wrap(ROOT, PLACE)
     assert split.folder.stat().st_mode & 0o777 == 0o700
     assert sorted(split.folder.iterdir()) == list(split.paths)
     assert {path.stat().st_mode & 0o777 for path in split.paths} == {0o600}
@@ -156,7 +157,7 @@ def test_shares_are_their_owners_alone(split: ShamirSettings) -> None:
 def test_neither_the_key_nor_a_share_stands_in_what_is_stored(split: ShamirSettings) -> None:
     import shamir_mnemonic
 
-    wrapped = ShamirUnseal.create(split).wrap(ROOT)
+    wrapped = ShamirUnseal.create(split).wrap(ROOT, PLACE)
     texts = [" ".join(words(path)) for path in split.paths]
     key = shamir_mnemonic.combine_mnemonics(texts[:3])
     values = [shamir_mnemonic.Share.from_mnemonic(text).value for text in texts]
@@ -199,25 +200,25 @@ CHANGES: list[tuple[str, Callable[[dict[str, Any]], Any]]] = [
 def test_a_changed_sealed_root_does_not_unwrap(
     split: ShamirSettings, change: Callable[[dict[str, Any]], Any]
 ) -> None:
-    document = msgspec.json.decode(ShamirUnseal.create(split).wrap(ROOT))
+    document = msgspec.json.decode(ShamirUnseal.create(split).wrap(ROOT, PLACE))
     change(document)
     with pytest.raises(ConfigurationError, match="does not unseal"):
-        brought(split, 1, 2, 3).unwrap(msgspec.json.encode(document))
+        brought(split, 1, 2, 3).unwrap(msgspec.json.encode(document), PLACE)
 
 
 @pytest.mark.parametrize("threshold", [-1, 0, 1, 2])
 def test_a_threshold_that_was_lowered_does_not_unwrap(split: ShamirSettings, threshold: int) -> None:
-    document = msgspec.json.decode(ShamirUnseal.create(split).wrap(ROOT))
+    document = msgspec.json.decode(ShamirUnseal.create(split).wrap(ROOT, PLACE))
     document["split"]["threshold"] = threshold
     with pytest.raises(ConfigurationError, match="does not unseal"):
-        brought(split, 1, 2).unwrap(msgspec.json.encode(document))
+        brought(split, 1, 2).unwrap(msgspec.json.encode(document), PLACE)
 
 
 @given(wrapped=st.binary(max_size=300) | st.just(b"[" * 20_000))
 @settings(max_examples=60, deadline=None)
 def test_random_bytes_do_not_unwrap(wrapped: bytes) -> None:
     with pytest.raises(ConfigurationError, match="does not unseal"):
-        ShamirUnseal(ShamirSettings()).unwrap(wrapped)
+        ShamirUnseal(ShamirSettings()).unwrap(wrapped, PLACE)
 
 
 @pytest.mark.parametrize(("threshold", "shares"), [(1, 1), (1, 5), (0, 5), (6, 5), (2, 17), (-1, -1)])
@@ -228,7 +229,7 @@ def test_numbers_that_make_no_sense_are_refused(split: ShamirSettings, threshold
 
 
 def test_a_folder_with_something_in_it_is_left_alone(split: ShamirSettings) -> None:
-    ShamirUnseal.create(split).wrap(ROOT)
+    ShamirUnseal.create(split).wrap(ROOT, PLACE)
     before = [path.read_bytes() for path in split.paths]
     with pytest.raises(ConfigurationError, match="not empty"):
         ShamirUnseal.create(split)
@@ -250,7 +251,7 @@ def test_a_share_that_cannot_be_written_leaves_none_behind(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ConfigurationError, match="share 3 cannot be made"):
-        provider.wrap(ROOT)
+        provider.wrap(ROOT, PLACE)
     assert not list(split.folder.iterdir())
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cloister.errors import ConfigurationError
 from cloister_host.keymanager.root import Environment, RootKey
@@ -13,6 +15,9 @@ from cloister_host.store import Database
 from cloister_host.unseal import Unseal
 from cloister_host.unseal.file import FileUnseal
 from cloister_host.unseal.root import create_root, unseal_root
+from cloister_host.unseal.wrapped import Wrapped
+
+PLACE = "deployment/1"
 
 
 @pytest.fixture
@@ -48,12 +53,15 @@ def test_the_root_key_is_not_in_the_database(
     database: Database, key_file: FileUnseal, tmp_path: Path
 ) -> None:
     from cloister.jose import b64url_encode
+    from cloister_host.unseal.root import open_root
 
-    key = create(database, key_file).reveal()
+    create(database, key_file)
+    parts = open_root(database, key_file, "simulated")
     database.close()
     stored = b"".join(path.read_bytes() for path in tmp_path.glob("host.db*"))
-    for form in (key, key.hex().encode(), b64url_encode(key).encode()):
-        assert form not in stored
+    for key in (parts.key.reveal(), parts.lasting.reveal()):
+        for form in (key, key.hex().encode(), b64url_encode(key).encode()):
+            assert form not in stored
 
 
 def test_a_root_is_created_once(database: Database, key_file: FileUnseal) -> None:
@@ -101,6 +109,8 @@ def test_another_provider_does_not_unseal(database: Database, key_file: FileUnse
         name = "pkcs11"
         wrap = key_file.wrap
         unwrap = key_file.unwrap
+        renewed = key_file.renewed
+        destroy = key_file.destroy
 
     create(database, key_file)
     with pytest.raises(ConfigurationError, match="the provider file"):
@@ -139,7 +149,7 @@ def test_a_sealed_document_that_is_no_root_is_refused(
     ):
         connection = sqlite3.connect(tmp_path / "host.db")
         with connection:
-            connection.execute("UPDATE roots SET sealed = ?", (key_file.wrap(document),))
+            connection.execute("UPDATE roots SET sealed = ?", (key_file.wrap(document, PLACE),))
         connection.close()
         with pytest.raises(ConfigurationError):
             unseal(database, key_file)
@@ -163,16 +173,16 @@ def test_a_key_file_is_never_overwritten(key_file: FileUnseal, tmp_path: Path) -
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660])
 def test_a_key_file_that_others_can_reach_is_refused(key_file: FileUnseal, tmp_path: Path, mode: int) -> None:
-    wrapped = key_file.wrap(b"root")
+    wrapped = key_file.wrap(b"root", PLACE)
     (tmp_path / "unseal.key").chmod(mode)
     with pytest.raises(ConfigurationError, match="chmod 600"):
-        key_file.unwrap(wrapped)
+        key_file.unwrap(wrapped, PLACE)
 
 
 def test_a_key_file_behind_a_symbolic_link_is_refused(key_file: FileUnseal, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "unseal.key")
     with pytest.raises(ConfigurationError, match="cannot be read"):
-        FileUnseal(tmp_path / "link").wrap(b"root")
+        FileUnseal(tmp_path / "link").wrap(b"root", PLACE)
 
 
 @pytest.mark.parametrize("content", [b"", bytes(31), bytes(33)])
@@ -181,15 +191,47 @@ def test_a_damaged_key_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path.touch(0o600)
     path.write_bytes(content)
     with pytest.raises(ConfigurationError, match="damaged"):
-        FileUnseal(path).wrap(b"root")
+        FileUnseal(path).wrap(b"root", PLACE)
 
 
 def test_a_missing_key_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
-        FileUnseal(tmp_path / "nothing").unwrap(bytes(60))
+        FileUnseal(tmp_path / "nothing").wrap(b"root", PLACE)
 
 
 @pytest.mark.parametrize("wrapped", [b"", bytes(11), bytes(12), bytes(28), bytes(60)])
 def test_what_was_never_wrapped_does_not_unwrap(key_file: FileUnseal, wrapped: bytes) -> None:
     with pytest.raises(ConfigurationError, match="does not unseal"):
-        key_file.unwrap(wrapped)
+        key_file.unwrap(wrapped, PLACE)
+
+
+def test_a_renewed_key_is_another_file_and_can_be_destroyed_alone(
+    key_file: FileUnseal, tmp_path: Path
+) -> None:
+    old, second = key_file.wrap(b"old", PLACE), key_file.renewed()
+    new = second.wrap(b"new", PLACE)
+    reopened = FileUnseal(tmp_path / "unseal.key")
+    assert (reopened.unwrap(old, PLACE), reopened.unwrap(new, PLACE)) == (b"old", b"new")
+    assert reopened.destroy(old, PLACE)
+    assert reopened.destroy(old, PLACE), "twice does no harm"
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        reopened.unwrap(old, PLACE)
+    assert reopened.unwrap(new, PLACE) == b"new"
+    assert second.renewed().wrap(b"third", PLACE)
+
+
+@pytest.mark.parametrize("name", ["other.key", "../unseal.key", "unseal-0123456.key", "unseal-012345678.key"])
+def test_a_wrapped_root_key_names_no_other_file(key_file: FileUnseal, tmp_path: Path, name: str) -> None:
+    (tmp_path / "other.key").write_bytes(bytes(32))
+    wrapped = Wrapped.seal(bytes(32), b"root", provider="file", name=name, place=PLACE)
+    for act in (key_file.unwrap, key_file.destroy):
+        with pytest.raises(ConfigurationError, match="does not unseal"):
+            act(wrapped, PLACE)
+    assert (tmp_path / "other.key").exists()
+
+
+@given(wrapped=st.binary(max_size=300) | st.just(b"\x91" * 20_000))
+@settings(max_examples=60, deadline=None)
+def test_random_bytes_are_no_wrapped_root_key(wrapped: bytes) -> None:
+    with pytest.raises(ConfigurationError, match="does not unseal"):
+        Wrapped.parse(wrapped, provider="file")
