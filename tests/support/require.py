@@ -23,6 +23,7 @@ __all__ = [
     "azurite",
     "binary",
     "framework",
+    "helm",
     "javascript",
     "missing",
     "module",
@@ -110,6 +111,15 @@ def framework(name: str) -> Path:
             install.FRAMEWORKS[name][0], install=f"PYTHONPATH=examples python -m local_cloud.install {name}"
         )
     return found
+
+
+def helm() -> Path:
+    """Path of Helm: of the system, or the one that was installed here."""
+    found = shutil.which("helm")
+    path = Path(found) if found else install.helm_binary()
+    if path is None:
+        missing("Helm", install="PYTHONPATH=examples python -m local_cloud.install helm")
+    return path
 
 
 def _pythons(version: str) -> list[Path]:

@@ -20,7 +20,9 @@ __all__ = ["data_free", "scrubbed"]
 T = TypeVar("T")
 
 PASSED_ON: Final = (KeyboardInterrupt, GeneratorExit)
-OUR_PACKAGES: Final = frozenset({"cloister", "cloister_aws", "cloister_gcp", "cloister_azure"})
+OUR_PACKAGES: Final = frozenset(
+    {"cloister", "cloister_aws", "cloister_gcp", "cloister_azure", "cloister_spark"}
+)
 STDLIB: Final = str(Path(os.__file__).parent) + os.sep
 
 
