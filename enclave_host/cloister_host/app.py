@@ -146,6 +146,7 @@ def build(
         egress_settings = EgressSettings(
             trust_anchors=b"".join(path.read_bytes() for path in settings.egress_trust_anchors),
             allow_private_addresses=settings.egress_allow_private_addresses,
+            outbound=settings.way_out,
         )
         issuers_egress = Egress(egress_settings)
         stack.callback(issuers_egress.close)

@@ -9,6 +9,7 @@ from typing import Final
 from cloister_host.attester.settings import AttesterSettings
 from cloister_host.deliveries.schedule import Schedule
 from cloister_host.functions.sandbox.choose import Level
+from cloister_host.relay import Endpoint
 from cloister_host.unseal.settings import Pkcs11Settings, ShamirSettings, Tpm2Settings
 
 __all__ = ["DEVELOPMENT_SANDBOXES", "MAX_REQUEST_BYTES", "HostSettings"]
@@ -38,6 +39,7 @@ class HostSettings:
         egress_trust_anchors: PEM files of authorities trusted for egress beside the public ones.
         egress_allow_private_addresses: Let egress reach loopback and private addresses. A debug
             switch: it is attested, and production policies refuse it.
+        outbound: Where the parent's proxy listens, in an enclave without a network: `vsock:3:5000`.
         accepted_sandboxes: Sandbox levels that may run functions; the strongest this machine gives is
             used, and attested. Less than `namespaces` has to be accepted by name.
         accepted_missing_layers: Layers of the sandbox `namespaces` that this machine may lack, by name
@@ -59,6 +61,7 @@ class HostSettings:
     max_request_bytes: int = MAX_REQUEST_BYTES
     egress_trust_anchors: tuple[Path, ...] = field(default=())
     egress_allow_private_addresses: bool = False
+    outbound: str = ""
     accepted_sandboxes: frozenset[Level] = frozenset({"namespaces"})
     accepted_missing_layers: frozenset[str] = frozenset()
     deliveries: Schedule = field(default_factory=Schedule)
@@ -68,6 +71,15 @@ class HostSettings:
     def database_url(self) -> str:
         """Where the store is."""
         return self.database or f"sqlite:///{self.state.resolve() / 'cloister.db'}"
+
+    @property
+    def way_out(self) -> Endpoint | None:
+        """Where the parent's proxy listens, if there is one.
+
+        Raises:
+            ConfigurationError: It is no endpoint.
+        """
+        return Endpoint.parse(self.outbound) if self.outbound else None
 
     @property
     def unseal_key(self) -> Path:

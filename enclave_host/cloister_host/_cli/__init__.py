@@ -10,6 +10,7 @@ import typer
 
 from cloister._cli._client import write_private
 from cloister.errors import ConfigurationError
+from cloister_host._cli._enclave import enclave, outbound_of, parent
 from cloister_host._cli._unseal import (
     HSM_KEY,
     SHARES_FOLDER,
@@ -35,6 +36,8 @@ from cloister_host.unseal.settings import ShamirSettings
 __all__ = ["app"]
 
 app = typer.Typer(help="Run an enclave host.", no_args_is_help=True)
+app.callback()(enclave)
+app.command()(parent)
 
 State = Annotated[Path, typer.Option(help="Directory of the database and the sealed root key.")]
 TrustAnchor = Annotated[
@@ -155,6 +158,7 @@ def init(  # noqa: PLR0917 (typer makes options of parameters)
 
 @app.command()
 def serve(  # noqa: PLR0917 (typer makes options of parameters)
+    context: typer.Context,
     state: State = Path(".cloister"),
     listen: Annotated[str, typer.Option(help="Address and port.")] = "127.0.0.1:8787",
     attester: AttesterName = "",
@@ -208,6 +212,7 @@ def serve(  # noqa: PLR0917 (typer makes options of parameters)
         accept_file_unseal=accept_file_unseal,
         egress_trust_anchors=tuple(egress_trust_anchor or ()),
         egress_allow_private_addresses=egress_allow_private_addresses,
+        outbound=outbound_of(context),
         accepted_sandboxes=frozenset({"namespaces", accept_sandbox or "namespaces"}),
         accepted_missing_layers=frozenset(accept_missing_layer or ()),
         witness=(witness, witness_key) if witness else None,

@@ -19,6 +19,7 @@ from cloister_host.egress.addresses import Resolve, system_resolver
 from cloister_host.egress.breaker import Breaker
 from cloister_host.egress.cache import Cache, Cached, CacheKey, fresh_seconds
 from cloister_host.egress.network import SPKI, CheckedBackend, deadline
+from cloister_host.egress.outbound import OutboundBackend
 from cloister_host.egress.request import Outgoing, outgoing, secret_header
 from cloister_host.egress.settings import EgressSettings
 from cloister_host.functions.frames import Answer, Ask
@@ -236,6 +237,14 @@ class Egress:
         _refuse_secrets(raw_headers, body, secrets.headers)
         return _Exchange(Answer(status, _readable(raw_headers), bytes(body)), spki)
 
+    def _network(self, rule: OriginRule) -> httpcore.NetworkBackend:
+        allow_private = self._settings.allow_private_addresses
+        if self._settings.outbound is not None:
+            return OutboundBackend(
+                self._settings.outbound, allow_private=allow_private, pins=rule.spki_sha256
+            )
+        return CheckedBackend(resolve=self._resolve, allow_private=allow_private, pins=rule.spki_sha256)
+
     def _pool(
         self, tenant: str, digest: str, rule: OriginRule, certificate: SecretValue | None
     ) -> httpcore.ConnectionPool:
@@ -248,11 +257,7 @@ class Egress:
                     ssl_context=self._settings.tls(certificate.value) if certificate else self._tls,
                     max_connections=_MAX_CONNECTIONS,
                     keepalive_expiry=_KEEPALIVE_SECONDS,
-                    network_backend=CheckedBackend(
-                        resolve=self._resolve,
-                        allow_private=self._settings.allow_private_addresses,
-                        pins=rule.spki_sha256,
-                    ),
+                    network_backend=self._network(rule),
                 )
             self._pools[key] = pool
             evicted = self._pools.popitem(last=False)[1] if len(self._pools) > _MAX_POOLS else None

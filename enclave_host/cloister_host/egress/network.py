@@ -17,7 +17,7 @@ from cryptography.x509 import load_der_x509_certificate
 from cloister.errors import DeniedError
 from cloister_host.egress.addresses import Resolve, check_addresses
 
-__all__ = ["SPKI", "CheckedBackend", "deadline"]
+__all__ = ["SPKI", "CheckedBackend", "CheckedStream", "deadline", "remaining"]
 
 SPKI: Final = "cloister.spki"
 
@@ -25,7 +25,12 @@ SPKI: Final = "cloister.spki"
 deadline: ContextVar[float] = ContextVar("deadline")
 
 
-def _remaining(timeout: float | None, error: type[httpcore.TimeoutException]) -> float:
+def remaining(timeout: float | None, error: type[httpcore.TimeoutException]) -> float:
+    """The seconds that are left until the deadline, at most `timeout`.
+
+    Raises:
+        httpcore.TimeoutException: There are none.
+    """
     left = deadline.get() - time.monotonic()
     if left <= 0:
         raise error
@@ -56,11 +61,11 @@ class CheckedBackend(httpcore.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         """Resolve, check, and connect to the first address that answers."""
-        left = _remaining(timeout, httpcore.ConnectTimeout)
+        left = remaining(timeout, httpcore.ConnectTimeout)
         addresses = check_addresses(self._resolve(host, left), allow_private=self._allow_private)
         failure: Exception = httpcore.ConnectError()
         for address in addresses:
-            left = _remaining(timeout, httpcore.ConnectTimeout)
+            left = remaining(timeout, httpcore.ConnectTimeout)
             try:
                 stream = self._network.connect_tcp(str(address), port, left, local_address, socket_options)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
@@ -80,11 +85,11 @@ class CheckedStream(httpcore.NetworkStream):
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Read what is there."""
-        return self._stream.read(max_bytes, _remaining(timeout, httpcore.ReadTimeout))
+        return self._stream.read(max_bytes, remaining(timeout, httpcore.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Write it all."""
-        self._stream.write(buffer, _remaining(timeout, httpcore.WriteTimeout))
+        self._stream.write(buffer, remaining(timeout, httpcore.WriteTimeout))
 
     def close(self) -> None:
         """Close the connection."""
@@ -95,7 +100,7 @@ class CheckedStream(httpcore.NetworkStream):
     ) -> httpcore.NetworkStream:
         """Shake hands for the origin's name, then check the key before anything is sent."""
         secured = self._stream.start_tls(
-            ssl_context, server_hostname, _remaining(timeout, httpcore.ConnectTimeout)
+            ssl_context, server_hostname, remaining(timeout, httpcore.ConnectTimeout)
         )
         try:
             spki = _spki(secured.get_extra_info("ssl_object"))

@@ -10,6 +10,7 @@ import certifi
 
 from cloister.errors import ConfigurationError
 from cloister.secret import Secret
+from cloister_host.relay.endpoint import Endpoint
 
 __all__ = ["EgressSettings"]
 
@@ -22,10 +23,12 @@ class EgressSettings:
         trust_anchors: PEM certificates trusted beside the public authorities.
         allow_private_addresses: For development: reach loopback and private networks too. It is named
             in the attested configuration, and the default policy of clients refuses such a host.
+        outbound: Where the parent's proxy listens, in an enclave that has no network of its own.
     """
 
     trust_anchors: bytes = b""
     allow_private_addresses: bool = False
+    outbound: Endpoint | None = None
 
     @property
     def debug_switches(self) -> tuple[str, ...]:
