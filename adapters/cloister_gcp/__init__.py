@@ -2,13 +2,8 @@
 
     from cloister_gcp import Sealed, remote_function
 
-    ssn_breached = remote_function(
-        "ssn-breached@prod",
-        args={"ssn": Sealed, "member_id": int},
-        context=["member_id"],
-        returns=bool,
-        on_row_error="null",
-    )
+    @remote_function("ssn-breached@prod", context=["member_id"], on_row_error="null")
+    def ssn_breached(ssn: Sealed, member_id: int) -> bool: ...
 
 is all of a `main.py` for Cloud Run functions. Nothing here opens a value.
 """
@@ -16,6 +11,6 @@ is all of a `main.py` for Cloud Run functions. Nothing here opens a value.
 from cloister.envelope import Sealed
 from cloister.reply import Token
 from cloister_gcp.columns import seal_column
-from cloister_gcp.remote import remote_function
+from cloister_gcp.remote import remote_function, remote_functions
 
-__all__ = ["Sealed", "Token", "remote_function", "seal_column"]
+__all__ = ["Sealed", "Token", "remote_function", "remote_functions", "seal_column"]

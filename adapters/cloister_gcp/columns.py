@@ -6,10 +6,9 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cloister.columns import ROWS, seal
+from cloister.columns import ROWS, context_text, seal
 from cloister.errors import ConfigurationError
 from cloister.faas import shared_client
-from cloister_gcp.types import context_text
 
 if TYPE_CHECKING:
     from cloister.faas.fields import Sealer

@@ -112,7 +112,11 @@ def to_duckdb(
         elif isinstance(node, exp.DataType) and node.is_type("decimal") and not node.expressions:
             return exp.DataType.build("DECIMAL(38, 9)", dialect="duckdb")
         else:
-            return _rewrite_call(node, find_function)
+            replaced = _rewrite_call(node, find_function)
+            if replaced is not node:  # what stands in place of a node is not walked into
+                arguments = [argument.transform(rewrite) for argument in replaced.expressions]
+                replaced.set("expressions", arguments)
+            return replaced
         return node
 
     return tree.transform(rewrite).sql(dialect="duckdb", unsupported_level=sqlglot.ErrorLevel.IGNORE)

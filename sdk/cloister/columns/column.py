@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
@@ -63,12 +64,14 @@ def context_text(value: object) -> str:
     """A column's value as the text that a sealed value is bound to.
 
     Raises:
-        ConfigurationError: Only text, whole numbers and booleans have one spelling everywhere.
+        ConfigurationError: Only text, whole numbers, booleans and dates have one spelling everywhere.
     """
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str | int):
         return str(value)
+    if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+        return value.isoformat()
     raise ConfigurationError(
         "a context column has a type without one spelling", hint="cast it to STRING or INT64"
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import json
 import types
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from functions_framework import create_app
@@ -18,7 +21,7 @@ from cloister.errors import ConfigurationError, DeniedError, UnavailableError
 from cloister.jose import generate_key
 from cloister.receipts import Receipt
 from cloister.reply import BatchReply
-from cloister_gcp import Token, remote_function
+from cloister_gcp import Token, remote_function, remote_functions
 
 RECEIPT = Receipt(id="r-1", token="a.b.c")
 SECRET = "078-05-1120"
@@ -42,7 +45,7 @@ class Invoker:
     def invoke(self, function, /, **inputs):
         raise AssertionError("a remote function calls batches only")
 
-    def invoke_batch(self, function, /, *, context, idempotency_key, **columns):
+    def invoke_batch(self, function, /, *, context=None, idempotency_key=None, **columns):
         self.calls.append({"function": function, "context": context, "key": idempotency_key, **columns})
         if self.raises is not None:
             raise self.raises
@@ -221,7 +224,19 @@ def test_an_error_for_no_row_fails_the_query(sealed, index):
 
 @pytest.mark.parametrize(
     ("kind", "value"),
-    [(bool, 1), (bool, "true"), (int, True), (int, 2**63), (int, 1.5), (str, 1), (float, "1"), (Sealed, 1)],
+    [
+        *[
+            (bool, 1),
+            (bool, "true"),
+            (int, True),
+            (int, 2**63),
+            (int, 1.5),
+            (str, 1),
+            (float, "1"),
+            (Sealed, 1),
+        ],
+        *[(bytes, "*"), (Decimal, "x"), (dt.date, "tomorrow"), (dict, {"a": float("inf")})],
+    ],
 )
 def test_an_output_of_another_type_than_declared_fails_the_query(sealed, kind, value):
     endpoint = declare(Invoker(answer=[value]), returns=kind)
@@ -232,7 +247,11 @@ def test_an_output_of_another_type_than_declared_fails_the_query(sealed, kind, v
 
 @pytest.mark.parametrize(
     ("kind", "value", "wire"),
-    [(int, 2**53, 2**53), (int, 2**53 + 1, "9007199254740993"), (Token, Token("t-1"), "t-1"), (float, 1, 1)],
+    [
+        *[(int, 2**53, 2**53), (int, 2**53 + 1, "9007199254740993"), (float, 1, 1)],
+        *[(Token, Token("t-1"), "t-1"), (dict, {"low": 1}, {"low": 1})],
+        *[(Decimal, 2.5, "2.5"), (dt.date, "2024-02-29", "2024-02-29")],
+    ],
 )
 def test_results_cross_as_bigquery_reads_them(sealed, kind, value, wire):
     endpoint = declare(Invoker(answer=[value]), returns=kind)
@@ -251,6 +270,247 @@ def test_a_repeated_request_has_the_same_key_and_another_has_not(sealed):
     assert first == again
     assert len({first, other, job}) == 3
     assert "124ab1c" not in first
+
+
+# --- very many rows ---
+
+
+def test_very_many_rows_are_several_calls_in_order_and_each_has_a_key_of_its_own(sealed):
+    invoker = Invoker(errors={3: "open"})
+    rows = [[sealed, member] for member in range(25_000)]
+    status, answer = ask(declare(invoker), request(rows))
+    assert status == 200
+    expected = [m % 2 == 0 for m in range(25_000)]
+    for index in (3, 10_003, 20_003):
+        expected[index] = None
+    assert answer["replies"] == expected
+    assert [len(call["ssn"]) for call in invoker.calls] == [10_000, 10_000, 5_000]
+    again = Invoker(errors={3: "open"})
+    ask(declare(again), request(rows))
+    keys = [call["key"] for call in invoker.calls]
+    assert keys == [call["key"] for call in again.calls]
+    assert len(set(keys)) == 3
+
+
+def test_long_values_are_several_calls_too():
+    invoker = Invoker(answer=["ok", "ok"])
+    endpoint = remote_function("f@prod", args={"x": str}, returns=str, client=invoker)
+    status, _ = ask(endpoint, request([["x" * 3_000_000]] * 6))
+    assert status == 200
+    assert [len(call["x"]) for call in invoker.calls] == [2, 2, 2]
+
+
+def test_an_outage_in_the_middle_is_no_answer_at_all(sealed):
+    class Failing(Invoker):
+        def invoke_batch(self, function, /, **columns):
+            if self.calls:
+                raise UnavailableError("the host did not answer")
+            return super().invoke_batch(function, **columns)
+
+    # Whether an error is retried is told by its type alone where it comes from our own package.
+    Failing.invoke_batch.__globals__["__name__"], name = "cloister.client", __name__
+    try:
+        status, body = ask(declare(Failing()), request([[sealed, 1]] * 10_001))
+    finally:
+        Failing.invoke_batch.__globals__["__name__"] = name
+    assert (status, body.keys()) == (503, {"errorMessage"})
+
+
+# --- one endpoint, several functions ---
+
+
+def test_the_context_of_the_sql_function_chooses(sealed):
+    first, second = Invoker(), Invoker(answer=["m-1"])
+    serve = remote_functions(
+        declare(first, name="breached"),
+        remote_function("masked@prod", args={"ssn": Sealed}, returns=str, client=second),
+    )
+    assert ask(serve, request([[sealed, 2]], userDefinedContext={"function": "breached"})) == (
+        200,
+        {"replies": [True]},
+    )
+    assert ask(serve, request([[sealed]], userDefinedContext={"function": "masked", "other": "x"})) == (
+        200,
+        {"replies": ["m-1"]},
+    )
+    assert [call["function"] for call in (*first.calls, *second.calls)] == [
+        "ssn-breached@prod",
+        "masked@prod",
+    ]
+
+
+@pytest.mark.parametrize(
+    "context", [None, {}, {"function": "absent"}, {"function": ""}, {"Function": "masked"}]
+)
+def test_a_context_that_names_no_function_is_refused(sealed, context):
+    invoker = Invoker()
+    serve = remote_functions(declare(invoker, name="masked"))
+    status, answer = ask(serve, request([[sealed, 2]], userDefinedContext=context))
+    assert status == 400
+    assert "user_defined_context" in answer["errorMessage"]
+    assert invoker.calls == []
+
+
+def test_an_endpoint_of_one_function_answers_sql_that_names_it_and_no_other(sealed):
+    endpoint = declare(Invoker())
+    for context, status in ({}, 200), ({"function": "ssn_breached"}, 200), ({"function": "masked"}, 400):
+        assert ask(endpoint, request([[sealed, 2]], userDefinedContext=context))[0] == status
+
+
+def test_two_functions_of_one_name_are_refused():
+    with pytest.raises(ConfigurationError, match="one name"):
+        remote_functions(declare(Invoker()), declare(Invoker()))
+    with pytest.raises(ConfigurationError):
+        remote_functions()
+
+
+# --- declared by annotations ---
+
+
+def test_annotations_declare_the_same(sealed):
+    invoker = Invoker()
+
+    @remote_function("ssn-breached@prod", context=["member_id"], on_row_error="null", client=invoker)
+    def breached(ssn: Sealed, member_id: int) -> bool:
+        """Whether it is on the list."""
+
+    assert ask(breached, request([[sealed, 2], [sealed, None]])) == (200, {"replies": [True, None]})
+    assert breached.declaration.args == declare(invoker).declaration.args
+    assert "('function', 'breached')" in breached.ddl("d.f", connection="us.c", endpoint="https://f.example")
+
+
+def test_annotations_may_be_texts_and_name_sql_types():
+    @remote_function("f@prod", client=Invoker())
+    def f(
+        a: "Annotated[dt.datetime, 'DATETIME']",  # noqa: UP037 (as modules that postpone them)
+        b: dt.datetime,
+        c: Annotated[Decimal, "BIGNUMERIC"],
+        d: Decimal | None,
+        e: bytes,
+    ) -> dict: ...
+
+    sql = f.ddl("d.f", connection="us.c", endpoint="https://f.example")
+    assert "(a DATETIME, b TIMESTAMP, c BIGNUMERIC, d NUMERIC, e BYTES) RETURNS JSON" in sql
+
+
+def _no_annotation(ssn): ...
+def _no_result(ssn: Sealed): ...
+def _default(ssn: Sealed = Sealed) -> bool: ...
+def _keyword(*, ssn: Sealed) -> bool: ...
+def _several(*ssn: Sealed) -> bool: ...
+def _unknown(ssn: Nothing) -> bool: ...  # noqa: F821
+def _body(ssn: Sealed) -> bool:
+    return len(ssn) > 3
+
+
+@pytest.mark.parametrize(
+    "handler", [_no_annotation, _no_result, _default, _keyword, _several, _unknown, _body, 7, print], ids=repr
+)
+def test_what_declares_nothing_that_can_work_is_refused(handler):
+    with pytest.raises(ConfigurationError):
+        remote_function("f@prod", client=Invoker())(handler)
+
+
+def test_arguments_and_result_go_together():
+    with pytest.raises(ConfigurationError, match="together"):
+        remote_function("f@prod", args={"ssn": Sealed})
+    with pytest.raises(ConfigurationError, match="together"):
+        remote_function("f@prod", returns=bool)
+
+
+# --- types ---
+
+
+def test_an_argument_that_may_be_null_is_passed_on():
+    invoker = Invoker(answer=["x", "y"])
+    endpoint = remote_function("f@prod", args={"a": str | None, "b": int}, returns=str, client=invoker)
+    assert ask(endpoint, request([[None, 1], ["v", None], ["v", 2]]))[1] == {"replies": ["x", None, "y"]}
+    assert invoker.calls[0]["a"] == [None, "v"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "wire", "sent"),
+    [
+        (int, "-9223372036854775808", -(2**63)),
+        (float, 1, 1.0),
+        (bytes, "AP8=", "AP8="),
+        (Decimal, 3, "3"),
+        (Decimal, 0.1, "0.1"),
+        (Decimal, 1e-9, "0.000000001"),
+        (Decimal, "12345678901234567890.123456789", "12345678901234567890.123456789"),
+        ("BIGNUMERIC", "1." + "1" * 38, "1." + "1" * 38),
+        (dt.date, "2024-02-29", "2024-02-29"),
+        (dt.datetime, "2024-02-29T01:02:03.5Z", "2024-02-29T01:02:03.5Z"),
+        ("DATETIME", "2024-02-29T01:02:03", "2024-02-29T01:02:03"),
+        (dt.time, "01:02:03", "01:02:03"),
+        (dict, {"a": [1, None]}, {"a": [1, None]}),
+        ("json", [1, "x"], [1, "x"]),
+    ],
+    ids=repr,
+)
+def test_arguments_cross_as_the_function_reads_them(kind, wire, sent):
+    invoker = Invoker(answer=["ok"])
+    endpoint = remote_function("f@prod", args={"x": kind}, returns=str, client=invoker)
+    assert ask(endpoint, request([[wire]])) == (200, {"replies": ["ok"]})
+    assert invoker.calls[0]["x"] == [sent]
+    assert type(invoker.calls[0]["x"][0]) is type(sent)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wire"),
+    [
+        (int, 2**63),
+        (int, "9223372036854775808"),
+        (int, 1.0),
+        (float, 10**400),
+        (float, "NaN"),
+        (float, True),
+        (bytes, "AP8"),
+        (bytes, "*"),
+        (Decimal, "1e9"),
+        (Decimal, 1e-10),
+        (Decimal, "1" * 30),
+        (Decimal, True),
+        (dt.date, "2024-02-30"),
+        (dt.date, "20240229"),
+        (dt.datetime, "2024-02-29T01:02:03"),
+        ("DATETIME", "2024-02-29T01:02:03Z"),
+        (dt.time, "24:00:00"),
+        (dict, {"a": "\ud800"}),
+    ],
+    ids=repr,
+)
+def test_what_is_not_of_its_type_is_a_malformed_row(kind, wire):
+    invoker = Invoker()
+    endpoint = remote_function("f@prod", args={"x": kind}, returns=str, on_row_error="null", client=invoker)
+    assert ask(endpoint, request([[wire]])) == (200, {"replies": [None]})
+    assert invoker.calls == []
+
+
+@given(
+    value=st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+        max_leaves=6,
+    ),
+    kind=st.sampled_from(
+        [
+            *[Sealed, Token, str, int, float, bool, bytes, Decimal, dt.date, dt.datetime, dt.time, dict],
+            *["BIGNUMERIC", "DATETIME"],
+        ]
+    ),
+)
+def test_any_value_of_any_type_is_answered(value, kind):
+    invoker = Invoker(answer=[True])
+    endpoint = remote_function("f@prod", args={"x": kind}, returns=bool, on_row_error="null", client=invoker)
+    status, answer = ask(endpoint, json.dumps(request([[value]]), ensure_ascii=True).encode())
+    assert (status, len(answer["replies"])) == (200, 1)
+    assert (answer["replies"] == [True]) == bool(invoker.calls)
+    json.dumps(invoker.calls, allow_nan=False).encode()
 
 
 # --- requests that BigQuery would not send ---
@@ -276,7 +536,12 @@ def test_a_repeated_request_has_the_same_key_and_another_has_not(sealed):
         {"requestId": "1", "calls": [["x"]]},
         {"requestId": "1", "calls": [["x", 1, 2]]},
         {"requestId": "1", "calls": ["ab"]},
-        {"requestId": "1", "calls": [[]] * 50_001},
+        {"requestId": "1", "calls": [[]] * 250_001},
+        b'{"requestId": "1", "requestId": "2", "calls": []}',
+        b'{"requestId": "1", "calls": [[NaN, 1]]}',
+        {"requestId": "1", "calls": [], "userDefinedContext": ["function"]},
+        {"requestId": "1", "calls": [], "userDefinedContext": {"function": 7}},
+        {"requestId": "1", "calls": [], "userDefinedContext": {"function": "another"}},
     ],
     ids=lambda body: repr(body)[:40],
 )
@@ -309,7 +574,11 @@ def test_a_body_over_the_limit_is_not_read_to_its_end():
             st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
             lambda inner: (
                 st.lists(inner, max_size=3)
-                | st.dictionaries(st.sampled_from(["requestId", "calls", "caller", "x"]), inner, max_size=4)
+                | st.dictionaries(
+                    st.sampled_from(["requestId", "calls", "caller", "userDefinedContext", "function"]),
+                    inner,
+                    max_size=4,
+                )
             ),
             max_leaves=12,
         ),
@@ -337,7 +606,7 @@ def test_any_body_is_answered_as_bigquery_expects(body):
         {"args": {"ssn": Sealed, "member_id": float}},
         {"context": ["ssn"]},
         {"context": ["account"]},
-        {"returns": dict},
+        {"returns": set},
         {"returns": list[str]},
         {"on_row_error": "ignore"},
     ],
@@ -355,7 +624,11 @@ def test_the_ddl_declares_the_same_arguments():
     assert sql == (
         "CREATE OR REPLACE FUNCTION `proj.clinic.ssn_breached`(ssn STRING, member_id INT64) RETURNS BOOL\n"
         "REMOTE WITH CONNECTION `us.cloister`\n"
-        "OPTIONS (endpoint = 'https://f-abc.a.run.app', max_batching_rows = 10000);"
+        "OPTIONS (\n"
+        "  endpoint = 'https://f-abc.a.run.app',\n"
+        "  max_batching_rows = 10000,\n"
+        "  user_defined_context = [('function', 'ssn_breached')]\n"
+        ");"
     )
 
 

@@ -1,10 +1,6 @@
-"""Sealing a column before a load, and the command that prints DDL."""
+"""Sealing a column before a load."""
 
 from __future__ import annotations
-
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -74,34 +70,3 @@ def test_a_row_that_cannot_be_sealed_is_refused_without_its_values(row):
     with pytest.raises(ConfigurationError) as caught:
         list(seal_column([row], "ssn", key="ssn", context=["member_id"], client=Sealer()))
     assert "n1" not in str(caught.value)
-
-
-def ddl(directory: Path, target: str) -> subprocess.CompletedProcess[str]:
-    command = ["-c", "from cloister._cli import main; main()", "gcp", "ddl", target]
-    names = ["--function", "clinic.f", "--connection", "us.c", "--endpoint", "https://f.example"]
-    return subprocess.run(
-        [sys.executable, *command, *names], cwd=directory, capture_output=True, text=True, check=False
-    )
-
-
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "main.py").write_text(
-        "from cloister_gcp import Sealed, remote_function\n"
-        'f = remote_function("f@prod", args={"ssn": Sealed}, returns=bool)\n'
-    )
-    return tmp_path
-
-
-def test_the_command_prints_the_ddl_of_a_declaration(folder):
-    done = ddl(folder, "main:f")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("CREATE OR REPLACE FUNCTION `clinic.f`(ssn STRING) RETURNS BOOL")
-
-
-@pytest.mark.parametrize("target", ["main:g", "absent:f", "main", "", ":", "main:__name__"])
-def test_the_command_says_what_to_name(folder, target):
-    done = ddl(folder, target)
-    assert done.returncode == 1
-    assert "main:NAME" in done.stderr
-    assert "Traceback" not in done.stderr
