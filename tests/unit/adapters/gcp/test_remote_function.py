@@ -404,7 +404,9 @@ def _body(ssn: Sealed) -> bool:
 
 
 @pytest.mark.parametrize(
-    "handler", [_no_annotation, _no_result, _default, _keyword, _several, _unknown, _body, 7, print], ids=repr
+    "handler",
+    [_no_annotation, _no_result, _default, _keyword, _several, _unknown, _body, 7, print],
+    ids=lambda handler: getattr(handler, "__name__", "a number"),
 )
 def test_what_declares_nothing_that_can_work_is_refused(handler):
     with pytest.raises(ConfigurationError):
