@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import requests
 
-from cloister.errors import CloisterError, ConfigurationError, DeniedError, UnavailableError
+from cloister.errors import ConfigurationError, UnavailableError
 from cloister.objects import Part
+from cloister_gcp.storage import refused, typed_call
 
 if TYPE_CHECKING:
     from google.cloud.storage import Blob, Bucket
@@ -40,7 +40,7 @@ class GcsObjectStore:
             return GcsUpload(resume, resumed=True)
         condition = {"if_generation_match": 0} if only_new else {}
         begin = self._bucket.blob(name).create_resumable_upload_session
-        return GcsUpload(_call(begin, content_type=CONTENT_TYPE, **condition), resumed=False)
+        return GcsUpload(typed_call(begin, content_type=CONTENT_TYPE, **condition), resumed=False)
 
     def source(self, name: str) -> GcsSource:
         """Open an object for ranged reads."""
@@ -52,7 +52,7 @@ class GcsObjectStore:
         return GcsStream(blob.open("rb", if_generation_match=blob.generation))
 
     def _existing(self, name: str) -> Blob:
-        blob = _call(self._bucket.get_blob, name)
+        blob = typed_call(self._bucket.get_blob, name)
         if blob is None:
             raise ConfigurationError("there is no such object or bucket in Cloud Storage")
         return blob
@@ -66,7 +66,7 @@ def open_bucket(name: str) -> GcsObjectStore:
     """
     from google.cloud.storage import Client  # noqa: PLC0415 (1 s, on the first use)
 
-    return GcsObjectStore(_call(Client).bucket(name))
+    return GcsObjectStore(typed_call(Client).bucket(name))
 
 
 class GcsUpload:
@@ -113,7 +113,7 @@ class GcsUpload:
     def _put(self, body: bytes, content_range: str) -> int | None:
         answer = _send("PUT", self._session, body, {"Content-Range": content_range})
         if answer.status_code >= FAILED:
-            raise _refused(answer.status_code)
+            raise refused(answer.status_code)
         if answer.status_code != INCOMPLETE:
             return None
         found = _PERSISTED.fullmatch(answer.headers.get("Range", ""))
@@ -136,7 +136,7 @@ class GcsSource:
         """Read a range."""
         end = min(offset + length, self.size) - 1
         return bytes(
-            _call(
+            typed_call(
                 self._blob.download_as_bytes,
                 start=offset,
                 end=end,
@@ -154,7 +154,7 @@ class GcsStream:
 
     def read(self, size: int, /) -> bytes:
         """Read at most so many bytes."""
-        return bytes(_call(self._reader.read, size))
+        return bytes(typed_call(self._reader.read, size))
 
 
 def _send(method: str, url: str, body: bytes, headers: dict[str, str]) -> requests.Response:
@@ -163,35 +163,3 @@ def _send(method: str, url: str, body: bytes, headers: dict[str, str]) -> reques
     except requests.RequestException as error:  # its message holds the session's URL
         failure = UnavailableError(f"Cloud Storage did not answer ({type(error).__name__})")
     raise failure
-
-
-def _call(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Call Cloud Storage; its errors without the names of bucket and object."""
-    from google.api_core.exceptions import GoogleAPICallError  # noqa: PLC0415 (on the first use)
-    from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415 (on the first use)
-
-    failure: CloisterError
-    try:
-        return call(*args, **options)
-    except GoogleAPICallError as error:
-        failure = _refused(int(error.code or 0))
-    except GoogleAuthError:
-        failure = DeniedError("Google refused the credentials")
-    except requests.RequestException as error:
-        failure = UnavailableError(f"Cloud Storage did not answer ({type(error).__name__})")
-    raise failure
-
-
-def _refused(status: int) -> CloisterError:
-    match status:
-        case 412:
-            return ConfigurationError(
-                "there already is an object of that name, or it is another by now",
-                hint="nothing was replaced",
-            )
-        case 404 | 410:
-            return ConfigurationError("there is no such object, bucket or upload in Cloud Storage")
-        case 401 | 403:
-            return DeniedError("Cloud Storage refused")
-        case _:
-            return UnavailableError(f"Cloud Storage did not answer ({status})")

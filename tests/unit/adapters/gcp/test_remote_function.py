@@ -22,6 +22,7 @@ from cloister.jose import generate_key
 from cloister.receipts import Receipt
 from cloister.reply import BatchReply
 from cloister_gcp import Token, remote_function, remote_functions
+from support.gcp_events import event
 
 RECEIPT = Receipt(id="r-1", token="a.b.c")
 SECRET = "078-05-1120"
@@ -161,6 +162,14 @@ def test_with_fail_a_bad_row_fails_the_query_and_is_counted(sealed):
 def test_failing_is_the_default(sealed):
     endpoint = remote_function("f@prod", args={"ssn": Sealed}, returns=bool, client=Invoker())
     assert ask(endpoint, request([[SECRET]]))[0] == 400
+
+
+def test_the_documented_request_is_read():
+    invoker = Invoker(answer=["x", "y"])
+    args = {"a": str | None, "b": int | None, "c": str | None, "d": str | None}
+    endpoint = remote_function("f@prod", args=args, returns=str, client=invoker)
+    assert ask(endpoint, event("bigquery_remote_function")) == (200, {"replies": ["x", "y"]})
+    assert invoker.calls[0]["b"] == [1, 9007199254740993]
 
 
 # --- what BigQuery retries, and what it shows ---
