@@ -18,6 +18,7 @@ from cloister.faas import (
     shared_client,
 )
 from cloister.faas.answers import plain
+from cloister.telemetry import operation
 from cloister_aws import snapshot
 from cloister_aws.events import HTTP, Source, source_of
 from cloister_aws.records import Processor, process_records
@@ -134,7 +135,8 @@ class _Adapted:
         """Handle one invocation; what gets out, result or error, is fit for the platform."""
         source = source_of(event)
         try:
-            return scrubbed(lambda: self._respond(source, event, context, others))
+            with operation("lambda_handler", current=True, source=source.value):
+                return scrubbed(lambda: self._respond(source, event, context, others))
         except CloisterError as error:
             if not self.answers_errors or isinstance(error, HandlerError) or source not in HTTP:
                 raise

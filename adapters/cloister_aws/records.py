@@ -64,7 +64,11 @@ def process_records(event: Any, call: Call, *, processor: Processor | None, cont
         first = first or error
         failed.append(record_id(source, record))
         _log().warning(
-            "record failed: %s %s: %s", source.value, failed[-1] if source in BATCHED else "", error
+            "record failed: %s %s: %s",
+            source.value,
+            failed[-1] if source in BATCHED else "",
+            error,
+            extra={"event_source": source.value, **_error_fields(error)},
         )
         if source is not Source.SQS and source in BATCHED:
             break  # Lambda goes on from the first failure
@@ -82,6 +86,12 @@ def _log() -> logging.Logger:
     import logging  # noqa: PLC0415 (5 ms of a cold start)
 
     return logging.getLogger("cloister.aws")
+
+
+def _error_fields(error: BaseException) -> Mapping[str, Any]:
+    from cloister.logs import error_fields  # noqa: PLC0415 (as above)
+
+    return error_fields(error)
 
 
 def _failure(source: Source, record: Any, call: Call, results: list[Any]) -> BaseException | None:

@@ -147,7 +147,11 @@ class Declaration:
                     f"{failed.total()} of {len(request.calls)} rows failed ({counts})",
                     hint="on_row_error='null' shows which",
                 )
-            log.warning("rows failed and answered NULL: %s", counts)
+            log.warning(
+                "rows failed and answered NULL: %s",
+                counts,
+                extra={"rows": len(request.calls), "rows_failed": failed.total()},
+            )
         return replies
 
     def _rows(self, request: RemoteRequest, failed: Counter[str]) -> Iterator[Row]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from cloister.errors import CloisterError, ConfigurationError, HandlerError
 from cloister.faas import Enclave, FunctionName, Invoker, answers, hide_parameter, scrubbed, shared_client
+from cloister.telemetry import operation
 from cloister_gcp.events import delivery_of, is_http
 
 __all__ = ["confidential"]
@@ -85,7 +86,8 @@ class _Adapted:
         """Handle one call; what gets out, result or error, is fit for the platform."""
         waits = is_http(arguments)
         try:
-            result = scrubbed(lambda: self._call(arguments))
+            with operation("cloud_run_handler", current=True, source="http" if waits else "event"):
+                result = scrubbed(lambda: self._call(arguments))
         except CloisterError as error:
             if not (waits and self.answers_errors) or isinstance(error, HandlerError):
                 raise

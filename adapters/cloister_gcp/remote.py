@@ -12,6 +12,8 @@ from typing import IO, Any, Final, Protocol, overload
 
 from cloister.errors import CloisterError, ConfigurationError
 from cloister.faas import Invoker, data_free, shared_client
+from cloister.logs import error_fields
+from cloister.telemetry import operation
 from cloister_gcp.declaration import Declaration, OnRowError, signature_of
 from cloister_gcp.request import RemoteRequest
 
@@ -182,9 +184,10 @@ def _endpoint(declaration: Declaration, client: Callable[[], Invoker]) -> Endpoi
 
 def _respond(request: HttpRequest, answer: Callable[[RemoteRequest], list[Any]]) -> HttpResponse:
     try:
-        document = json.dumps({"replies": answer(RemoteRequest.read(request.stream))})
-        if len(document) > MAX_REPLY_BYTES:
-            raise ConfigurationError("the replies are too large", hint="lower max_batching_rows")
+        with operation("remote_function", current=True):
+            document = json.dumps({"replies": answer(RemoteRequest.read(request.stream))})
+            if len(document) > MAX_REPLY_BYTES:
+                raise ConfigurationError("the replies are too large", hint="lower max_batching_rows")
     except Exception as error:  # noqa: BLE001 (nothing of it may reach the query as it is)
         return _refusal(data_free(error))
     return document, 200, dict(_JSON)
@@ -195,6 +198,6 @@ def _refusal(error: BaseException) -> HttpResponse:
     retryable = isinstance(error, CloisterError) and error.retryable
     code = error.code if isinstance(error, CloisterError) else "error"
     message = f"{code}: {error}".encode()[:MAX_MESSAGE_BYTES].decode(errors="ignore")
-    log.error("request failed: %s", message)
+    log.error("request failed: %s", message, extra=error_fields(error))
     document = json.dumps({"errorMessage": message}, ensure_ascii=False)
     return document, 503 if retryable else 400, dict(_JSON)

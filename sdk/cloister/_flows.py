@@ -32,6 +32,7 @@ from cloister.protocol.session import Attest, Authenticate, Step, Wait, attested
 from cloister.receipts import HeadKeeper, TreeHead
 from cloister.reply import BatchReply, Job, Reply, Results
 from cloister.secret import Secret
+from cloister.telemetry import operation
 
 __all__ = ["Context", "Flow", "Flows", "Rows", "bound_context", "in_parts"]
 
@@ -114,7 +115,8 @@ class Flows:
         }
         if purpose:
             body["purpose"] = purpose
-        return (yield from exchange(body, clock=self._clock, jitter=self._jitter, heads=self._heads))
+        with operation(op):
+            return (yield from exchange(body, clock=self._clock, jitter=self._jitter, heads=self._heads))
 
     # --- values ---
 

@@ -19,7 +19,7 @@ from cloister.attestation import AppraisalPolicy
 from cloister.client import JOSE_TYPE, JSON_TYPE, challenge_body, policy_from
 from cloister.config import Settings
 from cloister.envelope import Sealed, Value
-from cloister.errors import CloisterError
+from cloister.errors import CloisterError, UnavailableError
 from cloister.head_file import head_keeper
 from cloister.identity import Identity, identity_from
 from cloister.objects import (
@@ -37,6 +37,7 @@ from cloister.protocol.public_key import PublicKey
 from cloister.protocol.session import Attest, Authenticate, Response, Send, Wait
 from cloister.receipts import TreeHead
 from cloister.reply import BatchReply, Job, Reply, Results, Token
+from cloister.telemetry import operation
 from cloister.transport import AsyncTransport, TransportError
 
 __all__ = ["AsyncClient"]
@@ -353,7 +354,12 @@ class AsyncClient(AsyncKeyOperations):
                 return host.outcome()
             nonce = host.challenge()
             body = challenge_body(nonce)
-            return host.accept(await self._post("/v1/attestation", body, JSON_TYPE, timeout_seconds), nonce)
+            with operation("attest") as told:
+                answer = await self._post("/v1/attestation", body, JSON_TYPE, timeout_seconds)
+                accepted = host.accept(answer, nonce)
+                if accepted is None:
+                    told.failed(UnavailableError.code)
+                return accepted
 
     async def _renew(self) -> None:
         """Appraise the host before its keyset ends; if that fails, a later call will say why."""

@@ -21,7 +21,7 @@ from cloister.attestation import AppraisalPolicy
 from cloister.config import Settings
 from cloister.envelope import Sealed, Value
 from cloister.envelope.process import epoch
-from cloister.errors import CloisterError, ConfigurationError
+from cloister.errors import CloisterError, ConfigurationError, UnavailableError
 from cloister.head_file import head_keeper
 from cloister.identity import Identity, identity_from
 from cloister.objects import (
@@ -47,6 +47,7 @@ from cloister.protocol.session import Attest, Authenticate, Response, Send, Wait
 from cloister.receipts import TreeHead
 from cloister.reply import BatchReply, Job, Reply, Results, Token
 from cloister.secret import Secret
+from cloister.telemetry import operation
 from cloister.transport import Transport, TransportError
 from cloister.transport.stdlib import HttpTransport
 
@@ -504,7 +505,12 @@ class Client(KeyOperations):
                 return host.outcome()
             nonce = host.challenge()
             body = challenge_body(nonce)
-            return host.accept(self._post("/v1/attestation", body, JSON_TYPE, timeout_seconds), nonce)
+            with operation("attest") as told:
+                answer = self._post("/v1/attestation", body, JSON_TYPE, timeout_seconds)
+                accepted = host.accept(answer, nonce)
+                if accepted is None:
+                    told.failed(UnavailableError.code)
+                return accepted
 
     def _lock(self) -> threading.Lock:
         """The lock of this process; a forked child's is not held by a thread that did not come along."""
