@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from cloister.errors import CloisterError, ConfigurationError, HandlerError
 from cloister.faas import AsyncEnclave, Enclave, FunctionName, Invoker, data_free, shared_client
+from cloister.logs import error_fields
+from cloister.telemetry import operation
 from cloister_azure.payload import resolved_hints
 from cloister_azure.responses import http_response, output, problem
 from cloister_azure.triggers import delivery_of, is_http, records_of
@@ -67,7 +69,7 @@ def confidential(
         )
         return wrapped(
             handler,
-            adapted.each if per == "record" else adapted.once,
+            _observed(adapted.each if per == "record" else adapted.once),
             hidden="enclave",
             annotations=_indexed(handler, adapted.trigger, per),
         )
@@ -111,7 +113,7 @@ class _Adapted:
                 results.append((yield call))
             except Exception as error:  # noqa: BLE001 (one record must not keep the others from being handled)
                 clean = data_free(error)
-                log.warning("record %d of the batch failed: %s", position, clean)
+                log.warning("record %d of the batch failed: %s", position, clean, extra=error_fields(clean))
                 first = first or clean
         if first is not None:
             raise first
@@ -124,6 +126,14 @@ class _Adapted:
         invocation = None if parts is None else ("azure", app, self.handler, *parts)
         enclave = Enclave(self.function, client=self.client, invocation=invocation)
         return AsyncEnclave(enclave) if self.is_async else enclave
+
+
+def _observed(steps: Callable[[Arguments], Steps]) -> Callable[[Arguments], Steps]:
+    def run(arguments: Arguments) -> Steps:
+        with operation("azure_handler"):
+            return (yield from steps(arguments))
+
+    return run
 
 
 def _indexed(handler: Handler, trigger: str, per: Per) -> dict[str, Any]:

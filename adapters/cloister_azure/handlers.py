@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloister.errors import AttestationError, CloisterError
 from cloister.faas import FunctionName
+from cloister.logs import error_fields
 from cloister_azure.delivery import Delivery, Once, Receiver
 from cloister_azure.payload import decoder_for, resolved_hints
 from cloister_azure.wrapping import Arguments, Handler, Steps, trigger_of, wrapped
@@ -86,7 +87,7 @@ def _begin(receiver: Receiver, request: func.HttpRequest) -> Delivery[Any] | fun
         delivery = receiver.begin(request.get_body(), method=request.method, url=request.url)
     except CloisterError as error:
         # The caller is unproven: the reason is for the operator alone.
-        log.warning("delivery refused: %s", error)
+        log.warning("delivery refused: %s", error, extra=error_fields(error))
         if isinstance(error, AttestationError):
             return _answer(401, {"error": "unverified"})
         return _answer(503 if error.retryable else 500, {"error": error.code})

@@ -52,7 +52,7 @@ class FunctionsFrameworkApp:
         )
         try:
             self.url = self._process.wait_for_output(r"Listening at: (http://127\.0\.0\.1:\d+)")[1]
-            self._process.wait_for_output("Booting worker with pid")
+            self.pid = int(self._process.wait_for_output(r"Booting worker with pid: (\d+)")[1])
         except RuntimeError:
             self._process.stop()
             raise
