@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from urllib.parse import unquote_plus
 
 from cloister.envelope import Sealed
 from cloister.errors import CloisterError, ConfigurationError, DeniedError, LimitError, UnavailableError
+from cloister.faas.stored import SealedInfo
 from cloister.jose.jwe import MAX_CHARS
 from cloister_aws.boto import boto_errors, error_code
 
@@ -35,22 +36,6 @@ CONTENT_TYPE: Final = "application/jose"
 ABSENT: Final = frozenset({"NoSuchKey", "NoSuchBucket", "404"})
 REFUSED: Final = frozenset({"AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
 EXISTS: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
-
-
-class SealedInfo(NamedTuple):
-    """What an object tells without being read.
-
-    Attributes:
-        kid: Key version that the value is under, as its writer noted it; believe `Sealed.kid` alone.
-        etag: For `if_match`.
-        size_bytes: Length of the sealed value.
-        metadata: What the writer put beside it, in the clear.
-    """
-
-    kid: str
-    etag: str
-    size_bytes: int
-    metadata: Mapping[str, str]
 
 
 def put_sealed(

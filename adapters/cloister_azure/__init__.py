@@ -26,6 +26,7 @@ from cloister.faas import AsyncEnclave, Enclave
 from cloister_azure.functions import confidential
 
 if TYPE_CHECKING:
+    from cloister_azure import blob
     from cloister_azure.delivery import Delivery, Once
     from cloister_azure.fields import mask_fields, seal_fields
     from cloister_azure.handlers import from_enclave
@@ -37,6 +38,7 @@ __all__ = [
     "Delivery",
     "Enclave",
     "Once",
+    "blob",
     "confidential",
     "from_enclave",
     "mask_fields",
@@ -55,8 +57,10 @@ _LATER = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module 'cloister_azure' has no attribute {name!r}")
     import importlib  # noqa: PLC0415 (on first use)
 
+    if name == "blob":
+        return importlib.import_module("cloister_azure.blob")
+    if name not in _LATER:
+        raise AttributeError(f"module 'cloister_azure' has no attribute {name!r}")
     return getattr(importlib.import_module(f"cloister_azure.{_LATER[name]}"), name)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import base64
-import os
 import secrets
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from cloister.errors import CloisterError, ConfigurationError, DeniedError, UnavailableError
 from cloister.objects import Part
+from cloister_azure.storage import call, connect
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobClient, ContainerClient
 
-__all__ = ["BlobObjectStore", "open_container"]
+__all__ = ["CONNECTION", "BlobObjectStore", "open_container"]
 
 CONTENT_TYPE: Final = "application/octet-stream"
-FORBIDDEN: Final = 403
 CONNECTION: Final = "AZURE_STORAGE_CONNECTION_STRING"
 
 
@@ -40,12 +37,12 @@ class BlobObjectStore:
     def source(self, name: str) -> BlobSource:
         """Open a blob for ranged reads."""
         blob = self._container.get_blob_client(name)
-        return BlobSource(blob, _call(blob.get_blob_properties))
+        return BlobSource(blob, call(blob.get_blob_properties))
 
     def stream(self, name: str) -> BlobStream:
         """Open a blob to be read from its start to its end."""
         blob = self._container.get_blob_client(name)
-        return BlobStream(_call(blob.download_blob, max_concurrency=1))
+        return BlobStream(call(blob.download_blob, max_concurrency=1))
 
 
 def open_container(name: str) -> BlobObjectStore:
@@ -54,13 +51,7 @@ def open_container(name: str) -> BlobObjectStore:
     Raises:
         ConfigurationError: It is not set.
     """
-    from azure.storage.blob import BlobServiceClient  # noqa: PLC0415 (0.3 s, on the first use)
-
-    try:
-        service = BlobServiceClient.from_connection_string(os.environ.get(CONNECTION, ""))
-    except ValueError:  # its message quotes the setting
-        raise ConfigurationError(f"{CONNECTION} holds no connection string of a storage account") from None
-    return BlobObjectStore(service.get_container_client(name))
+    return BlobObjectStore(connect(CONNECTION).get_container_client(name))
 
 
 class BlobUpload:
@@ -79,7 +70,7 @@ class BlobUpload:
     def put(self, part: Part) -> str:
         """Store a block; gives its name."""
         name = base64.b64encode(f"{self._upload}-{part.number:06d}".encode()).decode()
-        _call(self._blob.stage_block, name, part.body, length=len(part.body))
+        call(self._blob.stage_block, name, part.body, length=len(part.body))
         return name
 
     def finish(self, tags: list[str]) -> None:
@@ -88,7 +79,7 @@ class BlobUpload:
         from azure.storage.blob import BlobBlock, ContentSettings  # noqa: PLC0415 (as above)
 
         condition = {"match_condition": MatchConditions.IfMissing} if self._only_new else {}
-        _call(
+        call(
             self._blob.commit_block_list,
             [BlobBlock(block_id=tag) for tag in tags],
             content_settings=ContentSettings(content_type=CONTENT_TYPE),
@@ -116,14 +107,14 @@ class BlobSource:
         """Read a range."""
         from azure.core import MatchConditions  # noqa: PLC0415 (0.3 s, on the first use)
 
-        stream = _call(
+        stream = call(
             self._blob.download_blob,
             offset=offset,
             length=min(length, self._size - offset),
             etag=self._etag,
             match_condition=MatchConditions.IfNotModified,
         )
-        return bytes(_call(stream.readall))
+        return bytes(call(stream.readall))
 
 
 class BlobStream:
@@ -134,37 +125,4 @@ class BlobStream:
 
     def read(self, size: int, /) -> bytes:
         """Read at most so many bytes."""
-        return bytes(_call(self._stream.read, size))
-
-
-def _call(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Call the storage account; its errors without the names of container and blob."""
-    from azure.core.exceptions import (  # noqa: PLC0415 (0.3 s, on the first use)
-        AzureError,
-        ClientAuthenticationError,
-        HttpResponseError,
-        ResourceExistsError,
-        ResourceModifiedError,
-        ResourceNotFoundError,
-    )
-
-    failure: CloisterError
-    try:
-        return call(*args, **options)
-    except (ResourceExistsError, ResourceModifiedError):
-        failure = ConfigurationError(
-            "there already is a blob of that name, or it is another by now", hint="nothing was replaced"
-        )
-    except ResourceNotFoundError:
-        failure = ConfigurationError("there is no such blob or container", hint="check both names")
-    except ClientAuthenticationError:
-        failure = DeniedError("the storage account refused")
-    except HttpResponseError as error:
-        failure = (
-            DeniedError("the storage account refused")
-            if error.status_code == FORBIDDEN
-            else UnavailableError(f"blob storage did not answer ({type(error).__name__})")
-        )
-    except AzureError as error:
-        failure = UnavailableError(f"blob storage did not answer ({type(error).__name__})")
-    raise failure
+        return bytes(call(self._stream.read, size))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from cloister.errors import ConfigurationError, UnavailableError
+from cloister_azure.storage import connect, unavailable
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobServiceClient, ContainerClient
@@ -46,7 +46,7 @@ class BlobOnce:
         try:
             return self._open().get_blob_client(delivery_id).exists()
         except AzureError as error:
-            failure = _unavailable(error)
+            failure = unavailable(error)
         raise failure
 
     def record(self, delivery_id: str, content: bytes, metadata: Mapping[str, str]) -> bool:
@@ -73,7 +73,7 @@ class BlobOnce:
                 f"there is no blob container {self._name!r}", hint="create it with the storage account"
             )
         except AzureError as error:
-            failure = _unavailable(error)
+            failure = unavailable(error)
         else:
             return True
         raise failure
@@ -81,19 +81,7 @@ class BlobOnce:
     def _open(self) -> ContainerClient:
         with self._lock:
             if self._container is None:
-                self._container = (self._service or self._connect()).get_container_client(self._name)
+                self._container = (self._service or connect(self._connection)).get_container_client(
+                    self._name
+                )
             return self._container
-
-    def _connect(self) -> BlobServiceClient:
-        from azure.storage.blob import BlobServiceClient  # noqa: PLC0415 (as above)
-
-        try:
-            return BlobServiceClient.from_connection_string(os.environ.get(self._connection, ""))
-        except ValueError:  # its message quotes the setting
-            raise ConfigurationError(
-                f"the app setting {self._connection} holds no connection string of a storage account"
-            ) from None
-
-
-def _unavailable(error: Exception) -> UnavailableError:
-    return UnavailableError(f"blob storage did not answer ({type(error).__name__})")

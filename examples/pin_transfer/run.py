@@ -4,11 +4,14 @@
 
 Three parties, three rights: the keypad may seal PINs, the Lambda function may invoke the function, the
 function may open PINs, tokenize them and deliver to the card application. None may do what another does.
+Then a whole file of sealed PINs moves from one cloud to the other with `cloister transfer`.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -34,6 +37,7 @@ from local_cloud.lambda_runtime import InvocationResult, LambdaRuntime  # noqa: 
 __all__ = ["PinCloud", "Summary", "pin_cloud", "run"]
 
 ACCOUNT, PIN = "ACC-2201", "4071"
+MORE = {"ACC-2202": "1958", "ACC-2203": "8261", "ACC-2204": "0007"}
 CONTAINER = "pins"
 SHOWN_CHARS = 60
 DELIVERY_SECONDS = 30.0
@@ -48,6 +52,7 @@ class Summary:
         token_seen: The token that came back to the Lambda function.
         stored: What the card application keeps.
         receipt: Id of the receipt that proves which code made the token.
+        moved: How many PINs of the file the card application holds now.
         runtime: What the card application ran under.
     """
 
@@ -56,6 +61,7 @@ class Summary:
     token_seen: str
     stored: Mapping[str, Any]
     receipt: str
+    moved: int
     delivery_id: str
     runtime: str
 
@@ -74,6 +80,13 @@ class PinCloud:
     def invoke(self, event: Mapping[str, str]) -> InvocationResult:
         """Invoke the Lambda function."""
         return self.function.invoke(event)
+
+    def transfer(self, source: Path, state: Path, *options: str) -> tuple[list[str], dict[str, str]]:
+        """The command that moves a file of transfers, and its environment."""
+        command = [sys.executable, "-m", "cloister", "transfer", str(source), "pin-transfer@prod"]
+        fields = ["--input", "pin", "--input", "account", "--context", "account", "--id", "transfer"]
+        environment = {"PATH": os.environ["PATH"], **self.tenant.environment("pin-migration")}
+        return [*command, *fields, "--state", str(state), *options], environment
 
     def stored(self) -> dict[str, bytes]:
         """The card application's blobs by name, which is the id of their delivery."""
@@ -125,6 +138,7 @@ def pin_cloud(host: EmbeddedHost, ca: LocalCA) -> Iterator[PinCloud]:
         admin.call("policy.create", {"policy": "pins", "plan": "vault", "type": "pin"})
         digest = tenant.deploy(HERE / "function", {"CARD_APP": cards.url})["digest"]
         tenant.principal("pin-lambda", [("invoke", "function/pin-transfer")], kind="faas")
+        tenant.principal("pin-migration", [("invoke", "function/pin-transfer")])
         with (
             tenant.client("keypad", [("seal", "key/pins")]) as keypad,
             LambdaRuntime(
@@ -159,15 +173,42 @@ def run(host: EmbeddedHost, ca: LocalCA, report: Callable[[str], None]) -> Summa
         report("Lambda: the sealed PIN in, a token out")
         stored = json.loads(parties.wait_until_stored(result.payload["delivery"]))
         report(f"card application: the token delivered by the enclave ({parties.cards.runtime})")
+        moved = move(parties)
+        report(
+            f"cloister transfer: {moved} sealed PINs of a file moved from one cloud to the other, each once"
+        )
         return Summary(
             function_digest=parties.function_digest,
             pin_seen=event["pin"][:SHOWN_CHARS],
             token_seen=result.payload["token"],
             stored=stored,
             receipt=result.payload["receipt"],
+            moved=moved,
             delivery_id=result.payload["delivery"],
             runtime=parties.cards.runtime,
         )
+
+
+def move(cloud: PinCloud) -> int:
+    """Move a file of sealed PINs, twice; the second run finds all of it done.
+
+    Raises:
+        RuntimeError: Something was not moved, or was moved twice.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        source, state = Path(directory, "pins.jsonl"), Path(directory, "pins.state")
+        events = [transfer_event(cloud.keypad, pin, account=account) for account, pin in MORE.items()]
+        source.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
+        command, environment = cloud.transfer(source, state, "--json")
+        for done, before in ((len(MORE), 0), (0, len(MORE))):
+            shown = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+            report = json.loads(shown.stdout)
+            if (report["done"], report["before"]) != (done, before):
+                raise RuntimeError("the file was not moved as it should have been")
+        deliveries = [json.loads(line).get("delivery") for line in state.read_text().splitlines()]
+    for delivery in filter(None, deliveries):
+        cloud.wait_until_stored(delivery)
+    return len(MORE)
 
 
 def main(arguments: list[str]) -> int:
@@ -188,6 +229,7 @@ def main(arguments: list[str]) -> int:
     print(f"  Azure stored      {json.dumps(summary.stored)}")
     print(f"  as delivery       {summary.delivery_id}, under {summary.runtime}")
     print(f"  receipt           {summary.receipt}")
+    print(f"  moved from a file {summary.moved}")
     return 0
 
 

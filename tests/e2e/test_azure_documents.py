@@ -7,8 +7,12 @@ import re
 import pytest
 import requests
 
+from cloister.envelope import seal_to
+from cloister.jose import generate_key
+from cloister_azure.storage import forget_clients
 from cloister_host.embedded import embedded_host
 from local_cloud.azure_functions import AzureFunctions
+from local_cloud.azurite import Azurite
 from local_cloud.ca import LocalCA
 from support import require
 from support.documents import DOCS, run_command
@@ -116,8 +120,20 @@ class PinToken:
 
 
 def test_the_pieces_of_code_on_the_page_are_functions_that_azure_can_index(tmp_path):
-    pieces = PYTHON.findall(PAGE.split("## Fields")[1])
+    pieces = PYTHON.findall(PAGE.split("## Fields")[1].split("## Blob Storage")[0])
     (tmp_path / "function_app.py").write_text(PIECES + "".join(pieces))
     with LocalCA() as ca, AzureFunctions(tmp_path, ca=ca, python=require.azure_runtime()) as app:
         names = sorted(function["name"] for function in app._worker.functions)
     assert names == ["customers", "receive"]
+
+
+def test_sealed_values_are_stored_and_read_as_written(monkeypatch):
+    require.azurite()
+    sealed, newer = (seal_to(text, generate_key("HPKE-7-KE").public(), kid="histories.1") for text in "12")
+    scope = {"sealed": sealed, "newer": newer}
+    with Azurite() as storage, storage.client() as service:
+        service.create_container("histories")
+        monkeypatch.setenv("AzureWebJobsStorage", storage.connection_string)
+        exec(PYTHON.search(PAGE.split("## Blob Storage")[1])[1], scope)
+        forget_clients()
+    assert scope["history"] == newer

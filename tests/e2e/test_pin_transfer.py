@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import importlib.util
 import json
+import re
 import secrets
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from cloister_host.testing import EmbeddedHost, embedded_host
 from local_cloud.azure_functions import AzureFunctions, Fault
 from local_cloud.ca import LocalCA
 from support import require
+from support.documents import DOCS, run_command
 
 FOLDER = Path(__file__).parents[2] / "examples" / "pin_transfer"
 PIN = "904711836205"  # as long as PINs get, so that it is nowhere by chance
@@ -462,3 +464,24 @@ def test_no_pin_is_in_requests_blobs_logs_or_the_hosts_files(cloud, host, capfd)
     assert all(places.values())
     for form in (PIN.encode(), PIN.encode().hex().encode(), base64.b64encode(PIN.encode()).rstrip(b"=")):
         assert [place for place, texts in places.items() if any(form in text for text in texts)] == []
+
+
+# --- a whole file ---
+
+
+def test_the_command_on_the_page_moves_a_file_of_pins_each_once(cloud, tmp_path):
+    commands = re.search(r"```sh\n(.*?)```", (DOCS / "transfer.md").read_text(), re.DOTALL)[1]
+    assert commands in (FOLDER / "README.md").read_text()
+    events = [new_transfer(cloud) for _ in range(5)]
+    (tmp_path / "pins.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    for expected in ("5 transferred, 0 done before", "0 transferred, 5 done before"):
+        settings = cloud.tenant.environment("pin-migration")
+        assert expected in run_command(commands, tmp_path, settings)
+    deliveries = [
+        json.loads(line).get("delivery") for line in (tmp_path / "pins.state").read_text().splitlines()
+    ]
+    for delivery in filter(None, deliveries):
+        cloud.wait_until_stored(delivery)
+    for event in events:
+        (stored,) = effects(cloud, event["account"])
+        assert len(stored["token"]) > 8

@@ -11,6 +11,7 @@ import typer
 from cloister._cli._client import show
 from cloister._cli.attest import attest
 from cloister._cli.doctor import doctor
+from cloister._cli.transfer import transfer
 from cloister.client import Client
 from cloister.errors import ConfigurationError
 
@@ -29,6 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command("open")(open_)
     app.command("tokenize")(tokenize)
     app.command("detokenize")(detokenize)
+    app.command("transfer")(transfer)
 
 
 def seal(key: Annotated[str, typer.Option(help="Name of the key.")], context: Context = None) -> None:
