@@ -12,6 +12,7 @@ import re
 import secrets
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -242,15 +243,22 @@ def proof(host: EmbeddedHost, claims: dict[str, Any]) -> dict[str, Any]:
 
 
 def body(
-    cloud, *, url: str = "", host: EmbeddedHost | None = None, other_payload: Any = None, **claims: Any
+    cloud,
+    *,
+    url: str = "",
+    path: str = PATH,
+    host: EmbeddedHost | None = None,
+    payload: Any = None,
+    other_payload: Any = None,
+    **claims: Any,
 ) -> bytes:
     """A delivery made by the host's own keys; with other claims or another payload where they are given."""
-    payload = {"account": "ACC-9", "token": "t" * 22}
+    payload = payload or {"account": "ACC-9", "token": "t" * 22}
     url = url or cloud.cards.url
     good = {
         "aud": url,
         "htm": "POST",
-        "htu": url + PATH,
+        "htu": url + path,
         "tenant": cloud.tenant.name,
         "function": "pin-transfer",
         "function_digest": cloud.function_digest,
@@ -261,11 +269,13 @@ def body(
     return json.dumps({"payload": other_payload or payload, "cloister": made}).encode()
 
 
-def post(ca: LocalCA, app: AzureFunctions, content: bytes, **headers: str) -> requests.Response:
+def post(
+    ca: LocalCA, app: AzureFunctions, content: bytes, path: str = PATH, **headers: str
+) -> requests.Response:
     with requests.Session() as session:
         session.trust_env = False  # REQUESTS_CA_BUNDLE would replace the authority
         return session.post(
-            app.url + PATH, data=content, headers=headers, verify=str(ca.pem_path), timeout=60
+            app.url + path, data=content, headers=headers, verify=str(ca.pem_path), timeout=60
         )
 
 
@@ -315,6 +325,7 @@ def test_an_expired_delivery_is_refused(cloud, ca):
     "claims",
     [
         {"htu": "https://cards.example/api/pins"},
+        {"aud": "https://cards.example"},
         {"htm": "PUT"},
         {"tenant": "somebody-else"},
         {"function": "pin-reveal"},
@@ -367,9 +378,12 @@ import os
 from pathlib import Path
 
 import azure.functions as func
+from azure.core.exceptions import ResourceExistsError
+from azure.storage.blob import ContainerClient
 from cloister_azure import BlobOnce, Delivery, from_enclave
 
 app = func.FunctionApp()
+ONCE = BlobOnce("pins", connection="CARD_STORAGE")
 
 def crash_once(step):
     marker = Path(os.environ["MARKERS"], step)
@@ -378,13 +392,30 @@ def crash_once(step):
         os._exit(1)
 
 @app.route(route="pins", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
-@from_enclave("pin-transfer@prod", once=BlobOnce("pins", connection="CARD_STORAGE"))
+@from_enclave("pin-transfer@prod", once=ONCE)
 async def receive(req: func.HttpRequest, *, delivery: Delivery) -> func.HttpResponse:
     crash_once("before the effect")
     if os.environ["STEP"] == "raise":
         raise ValueError("cannot store " + delivery.payload["token"])
     delivery.store(delivery.payload)
     crash_once("after the effect")
+    return func.HttpResponse(status_code=204)
+
+@app.route(route="elsewhere", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
+@from_enclave("pin-transfer@prod", once=ONCE)
+def elsewhere(req: func.HttpRequest, *, delivery: Delivery) -> func.HttpResponse:
+    with open(Path(os.environ["MARKERS"], "runs"), "a") as runs:
+        runs.write("x")
+    account = ContainerClient.from_connection_string(os.environ["CARD_STORAGE"], "accounts")
+    with account:
+        try:
+            account.upload_blob(delivery.id, delivery.payload["token"])
+        except ResourceExistsError:
+            pass  # made before the crash, under the same key
+        else:
+            with open(Path(os.environ["MARKERS"], "effects"), "a") as effects:
+                effects.write("x")
+    crash_once("between effect and record")
     return func.HttpResponse(status_code=204)
 """
 
@@ -413,6 +444,58 @@ def test_one_effect_when_the_app_crashes(cloud, ca, tmp_path, step, second):
         assert (delivery_id in cloud.stored()) == (step == "after the effect")
         assert post(ca, app, body(cloud, url=app.url, delivery_id=delivery_id)).status_code == second
     assert [name for name in cloud.stored() if name == delivery_id] == [delivery_id]
+
+
+def test_an_effect_elsewhere_is_one_though_the_app_dies_between_it_and_its_record(cloud, ca, tmp_path):
+    delivery_id = secrets.token_urlsafe(16)
+    path = "/api/elsewhere"
+    with cloud.storage.client() as service:
+        service.create_container("accounts")
+    with failing_app(cloud, ca, tmp_path, "between effect and record") as app:
+
+        def send():
+            content = body(cloud, url=app.url, path=path, delivery_id=delivery_id)
+            return post(ca, app, content, path=path).status_code
+
+        assert send() == 503
+        # The effect is there and nothing says so: the process was killed before the record.
+        assert ((tmp_path / "effects").read_text(), delivery_id in cloud.stored()) == ("x", False)
+        assert [send(), send(), send()] == [204, 200, 200]
+    assert (tmp_path / "runs").read_text() == "xx"
+    assert (tmp_path / "effects").read_text() == "x"
+    assert cloud.stored()[delivery_id] == b""
+
+
+def test_of_many_sendings_at_once_one_has_the_effect(cloud, ca, tmp_path):
+    delivery_id = secrets.token_urlsafe(16)
+    together = threading.Barrier(6)
+    with failing_app(cloud, ca, tmp_path, "none") as app:
+
+        def send(number):
+            payload = {"account": f"ACC-{number}", "token": "t" * 22}
+            content = body(cloud, url=app.url, delivery_id=delivery_id, payload=payload)
+            together.wait(timeout=60)
+            return post(ca, app, content).status_code
+
+        with ThreadPoolExecutor(6) as senders:
+            answers = list(senders.map(send, range(6)))
+    assert set(answers) <= {200, 204}
+    assert 204 in answers
+    stored = json.loads(cloud.stored()[delivery_id])
+    assert stored["account"] in {f"ACC-{number}" for number in range(6)}
+
+
+def test_a_delivery_that_died_and_is_replayed_acts_once(cloud):
+    event = new_transfer(cloud)
+    # The app acts at the first sending, whose answer is lost; then it is out of order until it is dead.
+    cloud.cards.fail_next(Fault.DROP_RESPONSE)
+    cloud.cards.fail_next(Fault.SERVER_ERROR, times=FAST.attempts - 1)
+    answer = invoked(cloud, event)
+    assert settled(cloud, answer["delivery"])["state"] == "dead"
+    assert len(effects(cloud, event["account"])) == 1
+    cloud.tenant.admin.call("delivery.replay", {"delivery_id": answer["delivery"]})
+    assert settled(cloud, answer["delivery"])["state"] == "delivered"
+    assert effects(cloud, event["account"]) == [{"account": event["account"], "token": answer["token"]}]
 
 
 def test_what_the_function_raises_reaches_neither_azure_nor_the_caller(cloud, ca, tmp_path):

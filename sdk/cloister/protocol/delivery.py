@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import rfc8785
 
@@ -81,6 +82,8 @@ def verify_delivery(
     ):
         raise EvidenceError("the delivery is not fresh", hint="check both clocks; the host sends it again")
     # (4) For this endpoint, with this payload.
+    parts = urlsplit(url)
+    _require(claims, "aud", f"{parts.scheme}://{parts.netloc}")
     _require(claims, "htm", method.upper())
     _require(claims, "htu", url)
     _require(claims, "payload_digest", payload_digest(payload))

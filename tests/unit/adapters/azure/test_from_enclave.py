@@ -101,6 +101,7 @@ def app_settings(keysets, tmp_path, monkeypatch):
 def sent(keysets):
     def send(*, payload=PAYLOAD, body=None, method="POST", url=URL, **claims):
         full = {
+            "aud": ORIGIN,
             "htm": "POST",
             "htu": URL,
             "tenant": "acme",
@@ -269,6 +270,9 @@ def test_a_store_that_is_down_lets_the_host_send_again(app_settings, sent):
 @pytest.mark.parametrize(
     "change",
     [
+        {"aud": "https://other.example"},
+        {"aud": f"{ORIGIN}:8443"},
+        {"aud": None},
         {"tenant": "other"},
         {"function": "pin-reveal"},
         {"htu": "https://other.example/api/pins"},
