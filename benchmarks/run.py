@@ -21,6 +21,7 @@ TABLES = (
     "imports",
     "invocation",
     "functions",
+    "fairness",
     "audit",
     "keys",
     "attestation",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import anyio
 from starlette.applications import Starlette
@@ -22,6 +24,7 @@ from cloister_host.audit.sequencer import MERGE_DELAY_SECONDS, Sequencer
 from cloister_host.audit.witness import HttpWitness
 from cloister_host.egress import Egress
 from cloister_host.egress.settings import EgressSettings
+from cloister_host.fairness import Gate, Limits, Shares
 from cloister_host.functions.parts import build_functions
 from cloister_host.functions.sandbox.choose import choose_sandbox, missing_layers
 from cloister_host.http.description import describe
@@ -40,6 +43,15 @@ from cloister_host.unseal.choose import create_unseal, open_unseal
 from cloister_host.unseal.root import check_provider, create_root, require_no_root, unseal_root
 
 __all__ = ["Host", "accept_store", "build", "initialize"]
+
+
+OPENING_THREADS: Final = 4
+# SQLite has one writer, and the interpreter one thread at a time; PostgreSQL answers many at once.
+WORKED_ON_AT_ONCE: Final = {"sqlite": 1, "postgresql": 8}
+WAITING_PER_TENANT: Final = 256
+# A thread that computes lets another have the interpreter after this long; five milliseconds, as Python has
+# it, are longer than most calls.
+SWITCH_SECONDS: Final = 0.0005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +142,7 @@ def build(
     Raises:
         ConfigurationError: The state is missing, or of another environment.
     """
+    sys.setswitchinterval(SWITCH_SECONDS)
     with ExitStack() as stack:
         # The sandbox first: nothing that it starts may ever have shared memory with a key.
         sandbox = choose_sandbox(settings.accepted_sandboxes, settings.accepted_missing_layers)
@@ -215,6 +228,8 @@ def build(
             parts.endorser.start()
             yield
 
+        gate = Gate(Shares(_limits(settings.threads, store.kind)))
+        stack.callback(gate.close)
         endpoints = Endpoints(
             dispatcher=Dispatcher(
                 services=services, operations=operations, keysets=keysets, metrics=metrics, clock=clock
@@ -224,7 +239,9 @@ def build(
             readiness=facts,
             description=describe(operations, version=cloister.__version__),
             max_request_bytes=settings.max_request_bytes,
-            limiter=anyio.CapacityLimiter(settings.threads),
+            limiter=anyio.CapacityLimiter(OPENING_THREADS),
+            gate=gate,
+            threads=anyio.CapacityLimiter(math.inf),
         )
         yield Host(
             app=endpoints.application(lifespan=lifespan),
@@ -240,3 +257,12 @@ def build(
 def _guardian(settings: HostSettings, store: Store, root: RootKey) -> Guardian:
     anchor = None if settings.anchor is None else FileAnchor(settings.anchor)
     return Guardian(store, root.row_keys(), anchor)
+
+
+def _limits(threads: int, store: str) -> Limits:
+    return Limits(
+        at_once=WORKED_ON_AT_ONCE[store],
+        inside=threads,
+        inside_per_tenant=max(threads // 2, 1),
+        waiting_per_tenant=WAITING_PER_TENANT,
+    )

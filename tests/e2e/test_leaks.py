@@ -75,19 +75,23 @@ def secrets(monkeypatch):
 def heap(monkeypatch):
     """What travels between clients and host, from both ends; the rest is added by the test."""
     heap = Heap()
-    original = Dispatcher.handle
+    opens, answers = Dispatcher.open, Dispatcher.answer
 
-    def recording(self, token):
+    def opening(self, token):
         heap.add("request", token)
         try:
-            reply = original(self, token)
+            return opens(self, token)
         except CloisterError as error:
             heap.add("error", repr(error), str(error))
             raise
+
+    def answering(self, opened):
+        reply = answers(self, opened)
         heap.add("reply", reply)
         return reply
 
-    monkeypatch.setattr(Dispatcher, "handle", recording)
+    monkeypatch.setattr(Dispatcher, "open", opening)
+    monkeypatch.setattr(Dispatcher, "answer", answering)
     return heap
 
 

@@ -47,6 +47,7 @@ class PlainAct:
     store: Store
     finished: msgspec.Struct | None = None
     request_digest: str = "digest-of-the-sealed-request"
+    length: int = 0
 
     @contextmanager
     def begin(self) -> Iterator[Tx]:

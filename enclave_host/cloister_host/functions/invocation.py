@@ -24,10 +24,11 @@ from cloister.jose import b64url_encode
 from cloister_host.audit import Audit, Outcome, Recorded
 from cloister_host.deliveries.outbox import Outbox
 from cloister_host.egress import Egress, EgressDoor
+from cloister_host.fairness import aside
 from cloister_host.functions.budgets import AnswerBudgets, Charge
 from cloister_host.functions.logs import FunctionLogs
 from cloister_host.functions.messages import BatchInvoked, Invoke, Invoked, RowError
-from cloister_host.functions.padding import next_tick, padding
+from cloister_host.functions.padding import answer_length, next_tick, padding
 from cloister_host.functions.ports import Act, ReceiptIssuer
 from cloister_host.functions.registry import Registry, Resolved
 from cloister_host.functions.release import Release, kids
@@ -146,6 +147,7 @@ class Invocation:
         """
         with act.begin() as tx:
             prepared = self._prepare(tx, caller, request, watch)
+            act.length = answer_length(prepared.manifest.output, prepared.rows.count)
             if prepared.manifest.limits.timeout_seconds > longest_seconds:
                 raise ConfigurationError(
                     f"this function may take longer than {longest_seconds} seconds",
@@ -173,7 +175,8 @@ class Invocation:
         """Let time pass until the next tick that the function declared, whatever came of it."""
         if prepared.manifest.limits.pad_milliseconds:
             took = time.monotonic() - started
-            self._sleep(next_tick(took, prepared.manifest.limits.pad_milliseconds) - took)
+            with aside():
+                self._sleep(next_tick(took, prepared.manifest.limits.pad_milliseconds) - took)
 
     def _prepare(self, tx: Tx, caller: Caller, request: Invoke, watch: Watch) -> _Prepared:
         # (1) May the caller invoke it? Asked first, so that a refusal tells nothing about what exists.

@@ -11,10 +11,11 @@ import msgspec
 
 from cloister.function.outputs import Boolean, Enum, Number, OutputClass, Record
 
-__all__ = ["next_tick", "padding"]
+__all__ = ["answer_length", "next_tick", "padding"]
 
 _FIRST_BUCKET: Final = 4096
 _AROUND: Final = 64  # what the reply puts around a result
+_USUAL: Final = 3072  # a result without its values: its receipt with what it discloses
 
 
 def padding(result: msgspec.Struct, output: OutputClass, values: Sequence[Any]) -> str:
@@ -31,10 +32,22 @@ def padding(result: msgspec.Struct, output: OutputClass, values: Sequence[Any]) 
     if widest is not None:
         brackets = len(values) + 1 if values else 2
         filler = max(len(values) * widest + brackets - len(msgspec.json.encode(values)), 0)
+    return " " * (max(_bucket(length + filler), answer_length(output, len(values))) - length)
+
+
+def answer_length(output: OutputClass, count: int) -> int:
+    """How long `count` answers of a class are with what goes with them; errors are padded to the same.
+
+    Known for narrow classes only; of others it is the least.
+    """
+    return _bucket(_USUAL + count * ((_widest(output) or 0) + 1))
+
+
+def _bucket(length: int) -> int:
     bucket = _FIRST_BUCKET
-    while bucket - _AROUND < length + filler:
+    while bucket - _AROUND < length:
         bucket *= 2
-    return " " * (bucket - _AROUND - length)
+    return bucket - _AROUND
 
 
 def next_tick(seconds: float, pad_milliseconds: int) -> float:

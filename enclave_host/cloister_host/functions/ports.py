@@ -20,7 +20,10 @@ class Act(Protocol):
 
     Attributes:
         request_digest: Base64url SHA-256 of the sealed request, for receipts.
+        length: Characters that a failure is padded to, once it is known how long an answer is.
     """
+
+    length: int
 
     @property
     def request_digest(self) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cloister.function.manifest import Manifest
+from cloister_host.fairness import aside
 from cloister_host.functions.admission import Admission
 from cloister_host.functions.memory import available_bytes
 from cloister_host.functions.sandbox import Job, Sandbox
@@ -129,7 +130,7 @@ class Pool:
             UnavailableError: All are busy for too long, or no process can be started.
             FunctionError: The code does not load.
         """
-        with self._admission.of(key.tenant):
+        with aside(), self._admission.of(key.tenant):
             worker = self._warm(key)
             if worker is None:
                 job, manifest = load()

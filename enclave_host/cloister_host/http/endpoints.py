@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -18,9 +19,11 @@ from starlette.routing import Route
 
 from cloister import jose
 from cloister.errors import CloisterError, ConfigurationError, LimitError, UnavailableError
+from cloister_host.fairness import Gate, Place
 from cloister_host.http.dispatch import Dispatcher
 from cloister_host.http.metrics import Metrics
 from cloister_host.http.problems import problem
+from cloister_host.http.requests import Opened
 from cloister_host.keysets import KeysetManager
 
 __all__ = ["Endpoints"]
@@ -31,6 +34,9 @@ JSON: Final = "application/json"
 STREAM: Final = "application/vnd.cloister.stream"
 MAX_CHALLENGE_BYTES: Final = 1024
 NONCE_BYTES: Final = range(16, 65)
+OPENED_AT_ONCE_CHARS: Final = 1 << 15
+
+ResultT = TypeVar("ResultT")
 
 
 class _Challenge(msgspec.Struct, forbid_unknown_fields=True):
@@ -45,7 +51,9 @@ class Endpoints:
         readiness: Facts for `/readyz`, or an error that says why the host cannot serve.
         description: The API description, as JSON.
         max_request_bytes: Largest body of a sealed request.
-        limiter: How many requests are worked on at once.
+        limiter: How many challenges are answered and large requests opened at once.
+        gate: Lets opened requests be worked on, tenants in turn.
+        threads: What they are worked on with; the gate says how many that are.
     """
 
     dispatcher: Dispatcher
@@ -55,6 +63,8 @@ class Endpoints:
     description: bytes
     max_request_bytes: int
     limiter: anyio.CapacityLimiter
+    gate: Gate
+    threads: anyio.CapacityLimiter
 
     def application(self, *, lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]]) -> Starlette:
         """The ASGI application; `lifespan` starts and stops what runs beside it."""
@@ -76,7 +86,7 @@ class Endpoints:
         with self.metrics.in_flight.track_inprogress():
             try:
                 token = (await _read(request, self.max_request_bytes)).decode("ascii")
-                reply = await anyio.to_thread.run_sync(self.dispatcher.handle, token, limiter=self.limiter)
+                reply = await self._answer(await self._open(token))
             except UnicodeDecodeError:
                 self.metrics.unopened()
                 return problem(ConfigurationError("this is not a sealed request"))
@@ -86,6 +96,29 @@ class Endpoints:
         if not isinstance(reply, str):
             return StreamingResponse(reply, media_type=STREAM)
         return Response(reply, media_type="application/jose")
+
+    async def _open(self, token: str) -> Opened:
+        # Quicker than handing it to a thread.
+        if len(token) <= OPENED_AT_ONCE_CHARS:
+            return self.dispatcher.open(token)
+        return await anyio.to_thread.run_sync(self.dispatcher.open, token, limiter=self.limiter)
+
+    async def _answer(self, opened: Opened) -> str | AsyncIterator[bytes]:
+        try:
+            async with self.gate.entered(opened.line) as place:
+                reply = await _work(place, partial(self.dispatcher.answer, opened), self.threads)
+        except LimitError as error:
+            return self.dispatcher.turn_away(opened, error)
+        return reply if isinstance(reply, str) else self._frames(opened.line, reply)
+
+    async def _frames(self, line: str, frames: Iterator[bytes]) -> AsyncIterator[bytes]:
+        """The frames of a stream, each in its tenant's turn."""
+        while True:
+            async with self.gate.entered(line, patient=True) as place:
+                frame = await _work(place, partial(next, frames, None), self.threads)
+            if frame is None:
+                return
+            yield frame
 
     async def attestation(self, request: Request) -> Response:
         """`POST /v1/attestation`: evidence over the keyset, for a fresh nonce."""
@@ -116,6 +149,16 @@ class Endpoints:
     async def described(self, _request: Request) -> Response:
         """`GET /openapi.json`: the API description."""
         return Response(self.description, media_type=JSON)
+
+
+async def _work(place: Place, work: Callable[[], ResultT], threads: anyio.CapacityLimiter) -> ResultT:
+    """Do the host's own work on a thread."""
+
+    def held() -> ResultT:
+        with place.held():
+            return work()
+
+    return await anyio.to_thread.run_sync(held, limiter=threads)
 
 
 async def _failed(_request: Request, error: Exception) -> Response:

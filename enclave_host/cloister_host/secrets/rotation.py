@@ -170,6 +170,7 @@ class _Keeping:
         self._caller = caller
         self._name = name
         self._rotation = rotation
+        self.length = 0
         self.info: SecretInfo | None = None
 
     @property
@@ -190,6 +191,7 @@ class _Scheduled:
 
     def __init__(self, begin: Callable[[], AbstractContextManager[Tx]], what: str) -> None:
         self._begin = begin
+        self.length = 0
         self.request_digest = b64url_encode(hashlib.sha256(f"scheduled:{what}".encode()).digest())
 
     def begin(self) -> AbstractContextManager[Tx]:

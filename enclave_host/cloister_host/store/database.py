@@ -17,6 +17,7 @@ import sqlalchemy
 from sqlalchemy import TextClause, event, text
 
 from cloister.errors import ConfigurationError, UnavailableError
+from cloister_host.fairness import aside
 from cloister_host.store.durability import LogFlush
 from cloister_host.store.statements import Rows, compiled
 
@@ -180,7 +181,8 @@ class Database:
                 session.committed()
             # Also a transaction that wrote nothing may answer with what another has just written.
             if self._flush is not None and not session.deferred:
-                self._flush.wait()
+                with aside():
+                    self._flush.wait()
         except (self._errors, sqlalchemy.exc.DBAPIError, sqlalchemy.exc.TimeoutError) as error:
             if getattr(error, "sqlstate", None) in _TRY_AGAIN:
                 raise ConflictError from None

@@ -81,6 +81,7 @@ class _Act:
         self._begin = begin
         self._jobs = jobs
         self._run = run
+        self.length = 0
         self.request_digest: Final = run.row.record.request
 
     @contextmanager
