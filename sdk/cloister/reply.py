@@ -67,11 +67,13 @@ class BatchReply:
         values: As in `Reply`, one a row.
         errors: Error code by row index; a row that is not in it succeeded.
         receipt: One receipt for the batch.
+        delivery_ids: The delivery that each row set off, if the function declares one.
     """
 
     values: list[Any] = field(repr=False)
     errors: Mapping[int, str]
     receipt: Receipt
+    delivery_ids: Sequence[str | None] = ()
 
     @classmethod
     def from_result(cls, result: Mapping[str, Any]) -> BatchReply:
@@ -81,6 +83,7 @@ class BatchReply:
             values=[_typed(value, output) for value in result["values"]],
             errors={int(index): str(error["code"]) for index, error in result["errors"].items()},
             receipt=Receipt.from_json(result["receipt"]),
+            delivery_ids=tuple(result.get("delivery_ids") or ()),
         )
 
 

@@ -15,11 +15,12 @@ from cloister.errors import CloisterError, DeniedError
 from cloister.protocol.attest import AttestationDocument
 from cloister.protocol.delivery import payload_digest
 from cloister_host.audit import Audit, Outcome
+from cloister_host.audit.damage import LOOKED_AT_AGAIN_SECONDS, report_damage
 from cloister_host.deliveries.outbox import Due, Outbox
 from cloister_host.deliveries.schedule import Schedule
 from cloister_host.egress import Egress
 from cloister_host.policy import Grants
-from cloister_host.store import Tx
+from cloister_host.store import TamperedError, Tx
 
 __all__ = ["DeliverySigner", "Dispatcher", "Schedule"]
 
@@ -102,18 +103,43 @@ class Dispatcher:
                 self._outbox.awake.wait(self._schedule.poll_seconds)
 
     def _lease(self) -> list[Due]:
-        """Take what is due; the right to deliver is asked for again each time."""
-        leased = []
+        """Take what is due, each in a transaction of its own: damage to one holds up no other."""
         with self._begin() as tx:
-            for due in self._outbox.lease(tx, seconds=_LEASE_SECONDS, limit=_BATCH):
-                try:
-                    self._grants.require(tx, due.sender, "deliver", f"origin/{due.row.record.url}")
-                except DeniedError as error:
-                    self._outbox.settle(tx, due, state="dead", error=error.code)
-                else:
-                    self._record(tx, due, "intent")
-                    leased.append(due)
+            found = self._outbox.due(tx, limit=_BATCH)
+        leased = []
+        for tenant, delivery_id in found:
+            try:
+                due = self._take(tenant, delivery_id)
+            except CloisterError as error:
+                # What was taken is sent all the same.
+                log.warning("deliveries.paused", code=error.code)
+                break
+            if due is not None:
+                leased.append(due)
         return leased
+
+    def _take(self, tenant: str, delivery_id: str) -> Due | None:
+        try:
+            with self._begin() as tx:
+                return self._leased(tx, tenant, delivery_id)
+        except TamperedError as error:
+            with self._begin() as tx:
+                self._outbox.postpone(tx, tenant, delivery_id, seconds=LOOKED_AT_AGAIN_SECONDS)
+                report_damage(self._audit, tx, tenant=tenant, act="deliver", row_id=delivery_id, error=error)
+            return None
+
+    def _leased(self, tx: Tx, tenant: str, delivery_id: str) -> Due | None:
+        """Lease a delivery; the right to deliver is asked for again each time."""
+        due = self._outbox.lease(tx, tenant, delivery_id, seconds=_LEASE_SECONDS)
+        if due is None:
+            return None
+        try:
+            self._grants.require(tx, due.sender, "deliver", f"origin/{due.row.record.url}")
+        except DeniedError as error:
+            self._outbox.settle(tx, due, state="dead", error=error.code)
+            return None
+        self._record(tx, due, "intent")
+        return due
 
     def _send(self, due: Due) -> None:
         record = due.row.record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
 import msgspec
@@ -121,25 +121,37 @@ class Outbox:
         """Let the dispatcher look now."""
         self.awake.set()
 
-    def lease(self, tx: Tx, *, seconds: int, limit: int) -> Iterator[Due]:
-        """Take due deliveries for one sending each; if nothing is reported back, they are due again then.
+    def due(self, tx: Tx, *, limit: int) -> list[tuple[str, str]]:
+        """Deliveries to look at: tenant and id, as the index has them."""
+        found = tx.execute(_DUE, {"now": int(self._clock()), "limit": limit})
+        return [(str(tenant), str(delivery_id)) for tenant, delivery_id in map(tuple, found.all())]
 
-        Those of a tenant that is sealed off are looked at again then, and hold nobody else's up.
+    def lease(self, tx: Tx, tenant: str, delivery_id: str, *, seconds: int) -> Due | None:
+        """Take a delivery for one sending, if it is due; if nothing is reported back, it is due again then.
+
+        One of a tenant that is sealed off is looked at again then.
+
+        Raises:
+            TamperedError: The host did not write it so.
         """
         now = int(self._clock())
-        for found in tx.execute(_DUE, {"now": now, "limit": limit}).mappings().all():
-            tenant, delivery_id = str(found["tenant"]), str(found["id"])
-            if not tx.is_open(tenant):
-                tx.execute(_UNQUEUE, {"tenant": tenant, "id": delivery_id})
-                tx.execute(_QUEUE, {"due": now + seconds, "tenant": tenant, "id": delivery_id})
-                continue
-            row = tx.get(OUTBOX, tenant, delivery_id)
-            if row is None or row.record.state != "pending":
-                tx.execute(_UNQUEUE, {"tenant": tenant, "id": delivery_id})
-            elif row.record.next_at <= now:
-                payload = tx.reveal(OUTBOX, row).reveal()
-                leased = replace(row.record, attempts=row.record.attempts + 1, next_at=now + seconds)
-                yield Due(row=self._write(tx, row, leased, payload), payload=payload)
+        if not tx.is_open(tenant):
+            self.postpone(tx, tenant, delivery_id, seconds=seconds)
+            return None
+        row = tx.get(OUTBOX, tenant, delivery_id)
+        if row is None or row.record.state != "pending":
+            tx.execute(_UNQUEUE, {"tenant": tenant, "id": delivery_id})
+            return None
+        if row.record.next_at > now:
+            return None
+        payload = tx.reveal(OUTBOX, row).reveal()
+        leased = replace(row.record, attempts=row.record.attempts + 1, next_at=now + seconds)
+        return Due(row=self._write(tx, row, leased, payload), payload=payload)
+
+    def postpone(self, tx: Tx, tenant: str, delivery_id: str, *, seconds: int) -> None:
+        """Look at a delivery later; its row stays as it is."""
+        tx.execute(_UNQUEUE, {"tenant": tenant, "id": delivery_id})
+        tx.execute(_QUEUE, {"due": int(self._clock()) + seconds, "tenant": tenant, "id": delivery_id})
 
     def settle(self, tx: Tx, due: Due, *, state: State, error: str = "", wait_seconds: float = 0.0) -> None:
         """Write down how a sending ended.

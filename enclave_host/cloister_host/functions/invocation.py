@@ -46,6 +46,7 @@ from cloister_host.store import Tx
 __all__ = ["Invocation"]
 
 LONGEST_WAIT_SECONDS: Final = 300
+MAX_DELIVERIES: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +197,11 @@ class Invocation:
             self._grants.require(tx, function, need.action, need.resource)
         # (3) Inputs as declared, sealed ones opened under the one key that is named for them.
         rows = Rows.gather(manifest, request)
+        if manifest.delivery is not None and len(rows.live) > MAX_DELIVERIES:
+            raise LimitError(
+                "the batch would set off too many deliveries",
+                hint=f"send at most {MAX_DELIVERIES:,} rows at a time",
+            )
         used = self._open(tx, function, rows)
         # (4) Within its budget of answers: taken now, so that a failure, too, is an answer.
         charge = self._charge(tx, caller, resolved, rows)
@@ -309,6 +315,7 @@ class Invocation:
     def _finish(self, tx: Tx, prepared: _Prepared, ran: _Ran, request_digest: str) -> Invoked | BatchInvoked:
         rows, manifest = prepared.rows, prepared.manifest
         released = self._release.column(tx, prepared.function, rows, ran.returned)
+        deliveries = self._deliver(tx, prepared, released)
         recorded = self._record(tx, prepared, "done", rows=rows.count, failed=len(rows.errors))
         claims, disclosures = self._receipt(prepared, ran, released)
         receipt = self._receipts.issue(
@@ -316,28 +323,41 @@ class Invocation:
         )
         self._logs.add(tx, prepared.function, prepared.resolved, prepared.watch.logs, outcome="done")
         if manifest.batch:
-            values: list[Any] = [None] * rows.count
-            for index, value in zip(rows.live, released, strict=True):
-                values[index] = value
+            values = rows.spread(released)
             batch = BatchInvoked(
                 values=values,
                 output=manifest.output.kind,
                 errors={str(index): RowError(code=code) for index, code in rows.errors.items()},
                 receipt=receipt.to_json(),
+                delivery_ids=None if manifest.delivery is None else rows.spread(deliveries),
             )
             return replace(batch, padding=padding(batch, manifest.output, values))
-        delivery_id = None
-        if manifest.delivery is not None:
-            delivery_id = self._outbox.add(
-                tx, prepared.function, prepared.resolved.name, manifest.delivery, released[0]
-            )
         invoked = Invoked(
             value=released[0],
             output=manifest.output.kind,
             receipt=receipt.to_json(),
-            delivery_id=delivery_id,
+            delivery_id=deliveries[0] if deliveries else None,
         )
         return replace(invoked, padding=padding(invoked, manifest.output, released))
+
+    def _deliver(self, tx: Tx, prepared: _Prepared, released: list[Any]) -> list[str]:
+        """Write a delivery for each value; rows of a batch that cannot be sent are left out."""
+        target, rows = prepared.manifest.delivery, prepared.rows
+        if target is None:
+            return []
+        sent: list[str] = []
+        too_large: list[int] = []
+        for position, value in enumerate(released):
+            try:
+                sent.append(self._outbox.add(tx, prepared.function, prepared.resolved.name, target, value))
+            except LimitError:
+                if not prepared.manifest.batch:
+                    raise
+                too_large.append(position)
+        rows.leave_out(too_large, LimitError.code)
+        for position in reversed(too_large):
+            del released[position]
+        return sent
 
     def _receipt(
         self, prepared: _Prepared, ran: _Ran, released: Sequence[Any]

@@ -199,10 +199,14 @@ class RowError(Result):
 
 
 class BatchInvoked(Result):
-    """One value a row, in order; null where the row was null or has an error (by its index, as text)."""
+    """One value a row, in order; null where the row was null or has an error (by its index, as text).
+
+    Of a function that delivers, `delivery_ids` has a delivery for each row with a value.
+    """
 
     values: list[Any]
     output: str
     errors: dict[str, RowError]
     receipt: dict[str, Any]
+    delivery_ids: list[str | None] | None = None
     padding: str = ""

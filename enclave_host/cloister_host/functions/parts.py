@@ -114,7 +114,7 @@ def build_functions(
         clock=services.clock,
     )
     jobs = Jobs(services.clock)
-    runner = JobRunner(begin=services.store.begin, jobs=jobs, invocation=invocation)
+    runner = JobRunner(begin=services.store.begin, jobs=jobs, invocation=invocation, audit=services.audit)
     return FunctionParts(
         functions=FunctionService(
             registry=registry,

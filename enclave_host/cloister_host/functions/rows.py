@@ -109,6 +109,13 @@ class Rows:
         self.errors |= {self.live[position]: code for position in positions}
         self.live = [index for index in self.live if index not in self.errors]
 
+    def spread(self, column: Sequence[Any]) -> list[Any]:
+        """A column of the live rows over all rows, with null for the others."""
+        spread: list[Any] = [None] * self.count
+        for index, value in zip(self.live, column, strict=True):
+            spread[index] = value
+        return spread
+
     def inputs(self) -> dict[str, Any]:
         """What the function is called with."""
         if not self.manifest.batch:

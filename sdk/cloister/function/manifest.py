@@ -111,8 +111,6 @@ class Manifest:
             raise ConfigurationError("a parameter name is repeated or not an identifier", hint="rename it")
         if not all(_ERROR_NAME.fullmatch(name) for name in self.errors):
             raise ConfigurationError("a declared error has no usable name", hint="use plain class names")
-        if self.batch and self.delivery is not None:
-            raise ConfigurationError("a batch function delivers nothing", hint="drop batch=True or deliver=")
         if self.logs is not None:
             check_name(self.logs, "key for logs")
         self._check_contexts()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
 import msgspec
@@ -133,20 +133,33 @@ class Jobs:
             raise ConfigurationError("there is no such job", hint="results are kept for a day")
         return row
 
-    def due(self, tx: Tx, busy: Callable[[str], int], *, limit: int) -> Iterator[Row[JobRecord]]:
-        """Jobs to look at, those of tenants that keep this host least busy first.
-
-        Those of a tenant that is sealed off wait until it is open again.
-        """
+    def due(self, tx: Tx, busy: Callable[[str], int], *, limit: int) -> list[tuple[str, str]]:
+        """Jobs to look at, tenant and id: those of tenants that keep this host least busy first."""
         tenants = [str(row[0]) for row in tx.execute(_TENANTS, {"now": self.now}).all()]
-        for tenant in sorted(filter(tx.is_open, tenants), key=busy):
-            found = tx.execute(_DUE, {"tenant": tenant, "now": self.now, "limit": limit})
-            for (job_id,) in map(tuple, found.all()):
-                row = tx.get(JOBS, tenant, str(job_id))
-                if row is None:
-                    tx.execute(_UNQUEUE, {"tenant": tenant, "id": job_id})
-                elif row.record.due <= self.now:
-                    yield row
+        return [
+            (tenant, str(row[0]))
+            for tenant in sorted(tenants, key=busy)
+            for row in tx.execute(_DUE, {"tenant": tenant, "now": self.now, "limit": limit}).all()
+        ]
+
+    def look(self, tx: Tx, tenant: str, job_id: str) -> Row[JobRecord] | None:
+        """A job, if it is due. One of a tenant that is sealed off waits until it is open again.
+
+        Raises:
+            TamperedError: The host did not write it so.
+        """
+        if not tx.is_open(tenant):
+            return None
+        row = tx.get(JOBS, tenant, job_id)
+        if row is None:
+            tx.execute(_UNQUEUE, {"tenant": tenant, "id": job_id})
+            return None
+        return row if row.record.due <= self.now else None
+
+    def postpone(self, tx: Tx, tenant: str, job_id: str, *, seconds: int) -> None:
+        """Look at a job later; its row stays as it is."""
+        tx.execute(_UNQUEUE, {"tenant": tenant, "id": job_id})
+        tx.execute(_QUEUE, {"due": self.now + seconds, "tenant": tenant, "id": job_id})
 
     def lease(self, tx: Tx, row: Row[JobRecord]) -> Row[JobRecord]:
         """Take a job for one run."""

@@ -15,6 +15,8 @@ import msgspec
 import structlog
 
 from cloister.errors import CloisterError, DeniedError, UnavailableError
+from cloister_host.audit import Audit
+from cloister_host.audit.damage import LOOKED_AT_AGAIN_SECONDS, report_damage
 from cloister_host.functions.invocation import Invocation
 from cloister_host.functions.jobs.records import (
     JOBS,
@@ -28,7 +30,7 @@ from cloister_host.functions.messages import Invoke
 from cloister_host.functions.watch import Watch
 from cloister_host.identity.caller import Caller
 from cloister_host.identity.records import PRINCIPALS
-from cloister_host.store import Row, Tx
+from cloister_host.store import Row, TamperedError, Tx
 
 __all__ = ["JobRunner"]
 
@@ -105,6 +107,7 @@ class JobRunner:
         begin: Opens a transaction.
         jobs: The rows.
         invocation: Runs one.
+        audit: Where damage to a row is recorded.
         slots: Jobs that run on this host at once.
         poll_seconds: How often to look for what another host left, and to keep leases alive.
     """
@@ -115,12 +118,14 @@ class JobRunner:
         begin: Begin,
         jobs: Jobs,
         invocation: Invocation,
+        audit: Audit,
         slots: int = SLOTS,
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self._begin = begin
         self._jobs = jobs
         self._invocation = invocation
+        self._audit = audit
         self._slots = slots
         self._poll_seconds = poll_seconds
         self._running: dict[tuple[str, str], _Run] = {}
@@ -151,7 +156,12 @@ class JobRunner:
     def tick(self) -> None:
         """Keep leases alive, and start what there is room for."""
         for run in self._runs():
-            self._keep(run)
+            try:
+                self._keep(run)
+            except TamperedError as error:
+                # Nobody can say any more whether it is wanted.
+                run.watch.cancel()
+                self._skip(run.row.tenant, run.row.id, error)
         free = self._slots - len(self._runs())
         if free > 0 and not self._stopping.is_set():
             for run in self._lease(free):
@@ -199,13 +209,37 @@ class JobRunner:
         share = max(self._slots - 1, 1)
         leased: list[_Run] = []
         with self._begin() as tx:
-            for row in self._jobs.due(tx, busy.__getitem__, limit=free):
-                room = len(leased) < free and busy[row.tenant] < share
-                if self._is_for_running(tx, row) and room:
-                    request = msgspec.json.decode(tx.reveal(JOBS, row).reveal(), type=Invoke)
-                    leased.append(_Run(self._jobs.lease(tx, row), request))
-                    busy[row.tenant] += 1
+            found = self._jobs.due(tx, busy.__getitem__, limit=free)
+        for tenant, job_id in found:
+            room = len(leased) < free and busy[tenant] < share
+            try:
+                run = self._take(tenant, job_id, room=room)
+            except CloisterError as error:
+                # What was taken runs all the same.
+                log.warning("jobs.paused", code=error.code)
+                break
+            if run is not None:
+                leased.append(run)
+                busy[tenant] += 1
         return leased
+
+    def _take(self, tenant: str, job_id: str, *, room: bool) -> _Run | None:
+        """Lease a job in a transaction of its own: damage to one holds up no other."""
+        try:
+            with self._begin() as tx:
+                row = self._jobs.look(tx, tenant, job_id)
+                if row is None or not self._is_for_running(tx, row) or not room:
+                    return None
+                request = msgspec.json.decode(tx.reveal(JOBS, row).reveal(), type=Invoke)
+                return _Run(self._jobs.lease(tx, row), request)
+        except TamperedError as error:
+            self._skip(tenant, job_id, error)
+            return None
+
+    def _skip(self, tenant: str, job_id: str, error: TamperedError) -> None:
+        with self._begin() as tx:
+            self._jobs.postpone(tx, tenant, job_id, seconds=LOOKED_AT_AGAIN_SECONDS)
+            report_damage(self._audit, tx, tenant=tenant, act="job.run", row_id=job_id, error=error)
 
     def _is_for_running(self, tx: Tx, row: Row[JobRecord]) -> bool:
         """Whether a due job is to run now; what else is due is settled or forgotten."""

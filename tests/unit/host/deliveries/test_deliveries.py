@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from cloister.attestation import AppraisalPolicy
-from cloister.errors import ConfigurationError, DeniedError, FunctionError
+from cloister.errors import ConfigurationError, DeniedError, FunctionError, LimitError
+from cloister.function.egress import Delivery
 from cloister.protocol import VerifiedDelivery, verify_delivery
 from cloister_host.deliveries.dispatcher import Schedule
 from cloister_host.egress import EgressSettings
+from cloister_host.identity.caller import OPERATOR, SYSTEM_TENANT, Caller
 from support.https import Answered, HttpsServer, Received, https_server
 from support.workbench import TENANT, Workbench
 
@@ -313,3 +315,105 @@ def test_the_receiver_proves_offline_where_it_came_from(bench: Receiver) -> None
     assert verified.payload == result["value"]
     assert (verified.delivery_id, verified.tenant) == (result["delivery_id"], "acme")
     assert (verified.function, verified.function_digest) == ("pin", bench.bundle.digest)
+
+
+def test_a_delivery_that_was_tampered_with_is_skipped_and_told_and_others_go_on(bench: Receiver) -> None:
+    bench.call("tenant.create", {"tenant": "other"}, caller=bench.caller(OPERATOR, tenant=SYSTEM_TENANT))
+    function = Caller(tenant="other", principal="function:00", kind="function", correlation_id="c")
+    with bench.store.begin() as tx:
+        spoiled = bench.parts.dispatcher._outbox.add(
+            tx, function, "pin", Delivery(url=bench.url, path="/"), {"a": 1}
+        )
+    bench.transfer()
+    with closing(sqlite3.connect(bench.folder / "host.db")) as connection, connection:
+        connection.execute(
+            "UPDATE outbox SET content = replace(content, '00', '11') WHERE id = ?", (spoiled,)
+        )
+    assert bench.deliver() == 1
+    assert bench.states() == [("delivered", 1, "")]
+    with bench.store.begin() as tx:
+        told = bench.services.audit.read(tx, "other", after="", limit=100)[-1]
+        assert (told.act, told.outcome, told.resource) == ("deliver", "failed", f"outbox/{spoiled}")
+        before = len(bench.services.audit.read(tx, "other", after="", limit=100))
+    # It is not looked at again at once, and told of again when it is.
+    bench.deliver()
+    with bench.store.begin() as tx:
+        assert len(bench.services.audit.read(tx, "other", after="", limit=100)) == before
+    bench.clock.now += 3601
+    bench.deliver()
+    with bench.store.begin() as tx:
+        assert len(bench.services.audit.read(tx, "other", after="", limit=100)) == before + 1
+
+
+def test_an_index_that_names_what_is_not_there_holds_nobody_up(bench: Receiver) -> None:
+    bench.transfer()
+    with closing(sqlite3.connect(bench.folder / "host.db")) as connection, connection:
+        connection.executemany(
+            "INSERT INTO outbox_due (due, tenant, id) VALUES (0, ?, ?)",
+            [("acme", "nothing"), ("nobody", "x"), ("", ""), ("acme", "\U0001f512" * 300)],
+        )
+    assert bench.deliver() == 1
+
+
+BATCH = """
+from typing import Annotated
+from cloister.function import deliver, function, sealed, text
+
+@function("notes", output=text(max_chars=5000), batch=True, deliver=deliver("${CARD_APP}", path="/"))
+def notes(length: Annotated[list[int], sealed("pins")]) -> list[str]:
+    if 13 in length:
+        raise ValueError
+    return ["x" * value for value in length]
+"""
+
+
+@pytest.fixture
+def batch(bench: Receiver) -> Receiver:
+    bench.deploy(BATCH, settings={"CARD_APP": bench.url})
+    return bench
+
+
+def notes(bench: Receiver, *lengths: object) -> dict[str, Any]:
+    column = [bench.seal("pins", length) if isinstance(length, int) else length for length in lengths]
+    result: dict[str, Any] = bench.invoke("notes@prod", columns={"length": column})
+    return result
+
+
+def test_each_row_of_a_batch_is_delivered_once(batch: Receiver) -> None:
+    result = notes(batch, 1, None, "no jwe", 3)
+    first, *none, last = result["delivery_ids"]
+    assert none == [None, None]
+    assert len({first, last}) == 2
+    assert result["errors"]["2"]["code"] == "open"
+    assert batch.deliver() == 2
+    sent = {delivery_id(got): json.loads(got.body)["payload"] for got in batch.server.received}
+    assert sent == {first: "x", last: "xxx"}
+    batch.clock.now += 10_000
+    assert batch.deliver() == 0
+
+
+def test_a_row_that_is_too_large_to_be_delivered_has_an_error_of_its_own(
+    batch: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloister_host.deliveries.outbox.MAX_PAYLOAD_BYTES", 1000)
+    result = notes(batch, 1, 1001, 2)
+    assert result["values"] == ["x", None, "xx"]
+    assert [index for index, error in result["errors"].items() if error["code"] == "limit"] == ["1"]
+    assert result["delivery_ids"][1] is None
+    assert batch.deliver() == 2
+
+
+def test_a_batch_that_fails_delivers_nothing(batch: Receiver) -> None:
+    with pytest.raises(FunctionError):
+        notes(batch, 1, 13)
+    assert batch.deliver() == 0
+    assert batch.states() == []
+
+
+def test_a_batch_sets_off_a_bounded_number_of_deliveries(
+    batch: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloister_host.functions.invocation.MAX_DELIVERIES", 2)
+    with pytest.raises(LimitError, match="too many deliveries"):
+        notes(batch, 1, 2, 3)
+    assert notes(batch, 1, None, 2)["delivery_ids"][1] is None

@@ -15,6 +15,8 @@ from cloister.errors import ConfigurationError, DeniedError, LimitError
 from cloister_host.functions.jobs import records
 from cloister_host.functions.jobs.records import Jobs
 from cloister_host.functions.jobs.runner import JobRunner
+from cloister_host.functions.messages import Invoke
+from cloister_host.identity.caller import OPERATOR, SYSTEM_TENANT
 from cloister_host.store import TamperedError
 from support.claims import claims_of
 from support.workbench import TENANT, Workbench
@@ -145,6 +147,7 @@ def another_host(bench: Workbench) -> JobRunner:
         begin=bench.store.begin,
         jobs=Jobs(bench.clock),
         invocation=bench.parts.functions._invocation,
+        audit=bench.services.audit,
     )
 
 
@@ -351,6 +354,47 @@ def test_a_stored_request_and_result_cannot_be_read_or_moved(bench: Workbench) -
     connection.close()
     with pytest.raises(TamperedError):
         get(bench, second)
+
+
+def test_a_job_that_was_tampered_with_is_skipped_and_told_and_others_run(bench: Workbench) -> None:
+    bench.call("tenant.create", {"tenant": "other"}, caller=bench.caller(OPERATOR, tenant=SYSTEM_TENANT))
+    with bench.store.begin() as tx:
+        spoiled = Jobs(bench.clock).add(
+            tx,
+            bench.caller("admin", tenant="other"),
+            Invoke(function="counts@prod", inputs={}),
+            digest="d",
+            repeatable=True,
+        )
+    job = start(bench)
+    connection = sqlite3.connect(bench.folder / "host.db")
+    with connection:
+        connection.execute("UPDATE jobs SET version = version + 1 WHERE id = ?", (spoiled.id,))
+        connection.execute("INSERT INTO jobs_due (due, tenant, id) VALUES (0, 'nobody', 'nothing')")
+    connection.close()
+    run(bench)
+    assert get(bench, job)["state"] == "done"
+    run(bench)
+    with bench.store.begin() as tx:
+        told = [
+            entry
+            for entry in bench.services.audit.read(tx, "other", after="", limit=99)
+            if entry.act == "job.run"
+        ]
+    assert [(entry.outcome, entry.resource) for entry in told] == [("failed", f"jobs/{spoiled.id}")]
+
+
+def test_a_running_job_whose_row_was_tampered_with_is_ended_and_others_go_on(bench: Workbench) -> None:
+    job = start(bench, "hang")
+    bench.parts.jobs.tick()
+    until(lambda: bool(bench.parts.jobs._runs()) and bench.parts.jobs._runs()[0].watch.ran)
+    connection = sqlite3.connect(bench.folder / "host.db")
+    with connection:
+        connection.execute("UPDATE jobs SET version = version + 1 WHERE id = ?", (job,))
+    connection.close()
+    bench.parts.jobs.tick()
+    bench.parts.jobs.drain()
+    assert bench.parts.jobs._runs() == []
 
 
 def test_jobs_run_by_themselves(bench: Workbench) -> None:
