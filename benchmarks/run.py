@@ -1,6 +1,8 @@
 """Run every benchmark, print the tables, keep the figures as JSON.
 
 python benchmarks/run.py [NAME ...]
+
+`spark` runs only when it is named: it needs the dependency group `spark`, and minutes.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ TABLES = (
     "keys",
     "attestation",
     "authorise",
+    "capacity",
 )
 SCRIPTS = ("tokenization",)
 RESULTS = Path(__file__).parent / "results"

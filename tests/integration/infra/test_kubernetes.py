@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from copy import deepcopy
 from pathlib import Path
 from unittest.mock import Mock
@@ -12,8 +13,10 @@ from unittest.mock import Mock
 import pytest
 import typer
 
+from cloister.errors import ConfigurationError
 from cloister_host._cli import app
 from cloister_host.http.endpoints import Endpoints
+from cloister_host.unseal.private import read_private
 from support import require
 from support.documents import DOCS, run_command
 
@@ -92,6 +95,7 @@ def merged(values, changes):
 OPTIONS = {
     "as on the page": {},
     "shares and a gateway": {"unseal": SECRETS, "tls": {"secretName": "", "elsewhere": True}},
+    "another provider": {"unseal": {"provider": "tpm2", "extraArgs": ["--tpm=/dev/tpmrm0"]}},
     "no extras": {
         "autoscaling": {"enabled": False},
         "podDisruptionBudget": {"enabled": False},
@@ -167,10 +171,13 @@ def test_every_file_that_is_named_is_mounted(rendered, example, changes):
     pod = rendered(merged(example, changes))["Deployment"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
-    assert set(mounts.values()) == {volume["name"] for volume in pod["volumes"]}
+    first = {mount["name"] for one in pod.get("initContainers", ()) for mount in one["volumeMounts"]}
+    assert first | set(mounts.values()) == {volume["name"] for volume in pod["volumes"]}
     own = [argument.partition("=")[2] for argument in container["args"] if "=/" in argument]
     for path in own:
-        assert path.startswith("/opt/hsm/") or any(path.startswith(mount) for mount in mounts), path
+        assert path.startswith(("/opt/hsm/", "/dev/")) or any(path.startswith(mount) for mount in mounts), (
+            path
+        )
 
 
 @each
@@ -179,7 +186,7 @@ def test_pods_have_no_privileges(rendered, example, changes):
     assert pod["automountServiceAccountToken"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
-    for container in pod["containers"]:
+    for container in (*pod.get("initContainers", ()), *pod["containers"]):
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
             "privileged": False,
@@ -226,6 +233,26 @@ def test_probes_ask_what_the_host_answers_in_the_way_it_serves(rendered, example
     # a database that is away makes a replica unready, and must not have it restarted
     assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
     assert "/metrics" in routes
+
+
+def test_the_host_accepts_a_pin_as_the_pod_gets_it(rendered, example, tmp_path):
+    """Of a Secret's file, which is the group's too, the pod makes one that is the host's alone."""
+    (first,) = rendered(example)["Deployment"]["spec"]["template"]["spec"]["initContainers"]
+    # as Kubernetes lays a Secret out: a link to a file in a folder that is swapped on a change
+    secret, private = tmp_path / "secret", tmp_path / "private"
+    (secret / "..data").mkdir(parents=True)
+    private.mkdir()
+    (secret / "..data" / "pin").write_bytes(b"4711")
+    (secret / "..data" / "pin").chmod(0o440)
+    (secret / "pin").symlink_to(secret / "..data" / "pin")
+    with pytest.raises(ConfigurationError):
+        read_private(secret / "pin", what="PIN file", limit=100)
+    script = first["command"][2]
+    subprocess.run([sys.executable, "-c", script, secret, private], check=True, timeout=60)
+    assert [path.name for path in private.iterdir()] == ["pin"]
+    assert read_private(private / "pin", what="PIN file", limit=100) == b"4711"
+    mounted = {mount["name"]: mount["mountPath"] for mount in first["volumeMounts"]}
+    assert first["command"][3:] == [mounted["unseal-secret"], mounted["unseal"]]
 
 
 def test_a_pod_drains_before_it_is_killed(rendered, example):

@@ -23,6 +23,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if .Values.tls.elsewhere }}HTTP{{ else }}HTTPS{{ end }}
 {{- end }}
 
+{{/* The Secret that the unseal provider reads, if it reads one. */}}
+{{- define "cloister.unsealSecret" -}}
+{{- if eq .Values.unseal.provider "pkcs11" }}{{ .Values.unseal.pkcs11.pinSecret.name }}
+{{- else if eq .Values.unseal.provider "shamir" }}{{ .Values.unseal.shamir.sharesSecret }}{{ end }}
+{{- end }}
+
 {{/* What must be said, and what must not be combined: refused before anything is applied. */}}
 {{- define "cloister.check" -}}
 {{- if and .Values.tls.elsewhere .Values.tls.secretName }}{{ fail "tls: either secretName or elsewhere" }}{{ end }}
@@ -30,7 +36,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if regexMatch "://[^/@]*:[^/@]*@" .Values.database.url }}{{ fail "database.url must not hold a password: use passwordSecret" }}{{ end }}
 {{- if eq .Values.unseal.provider "shamir" }}
 {{- if not (and .Values.unseal.shamir.sharesSecret .Values.unseal.shamir.shares) }}{{ fail "unseal.shamir needs sharesSecret and shares" }}{{ end }}
-{{- else if not (and .Values.unseal.pkcs11.module .Values.unseal.pkcs11.token .Values.unseal.pkcs11.pinSecret.name) }}{{ fail "unseal.pkcs11 needs module, token and pinSecret" }}{{ end }}
+{{- else if and (eq .Values.unseal.provider "pkcs11") (not (and .Values.unseal.pkcs11.module .Values.unseal.pkcs11.token .Values.unseal.pkcs11.pinSecret.name)) }}{{ fail "unseal.pkcs11 needs module, token and pinSecret" }}{{ end }}
 {{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) }}{{ fail "autoscaling: minReplicas is over maxReplicas" }}{{ end }}
 {{- if le (int .Values.drain.graceSeconds) (int .Values.drain.seconds) }}{{ fail "drain.graceSeconds must be longer than drain.seconds" }}{{ end }}
 {{- if and .Values.egressTrustAnchors.files (not .Values.egressTrustAnchors.configMap) }}{{ fail "egressTrustAnchors: files of which configMap?" }}{{ end }}
