@@ -12,38 +12,35 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from cloister._flows import Context, Flow, Flows, T, bound_context, in_parts
+from cloister import telemetry
 from cloister._host import RENEWAL_TIMEOUT_SECONDS
-from cloister._keys import AsyncKeyOperations
 from cloister.attestation import AppraisalPolicy
 from cloister.client import JOSE_TYPE, JSON_TYPE, challenge_body, policy_from
 from cloister.config import Settings
-from cloister.envelope import Sealed, Value
 from cloister.errors import CloisterError, UnavailableError
 from cloister.head_file import head_keeper
 from cloister.identity import Identity, identity_from
-from cloister.objects import (
-    FRAME_BYTES,
-    ObjectHeader,
-    Progress,
-    Readable,
-    Writable,
-    open_stream,
-    read_header,
-    seal_stream,
+from cloister.operations import (
+    FunctionOperations,
+    HostOperations,
+    KeyOperations,
+    ObjectOperations,
+    TokenOperations,
+    ValueOperations,
 )
+from cloister.operations.driving import Flow, T, awaited
+from cloister.operations.flows import Flows
+from cloister.operations.functions import ROWS_PER_REQUEST, in_parts, stream
 from cloister.protocol.attest import AttestationResult
-from cloister.protocol.public_key import PublicKey
-from cloister.protocol.session import Attest, Authenticate, Response, Send, Wait
+from cloister.protocol.session import Attest, Authenticate, Response, Send, Wait, Work
 from cloister.receipts import TreeHead
-from cloister.reply import BatchReply, Job, Reply, Results, Token
-from cloister.telemetry import operation
+from cloister.reply import BatchReply
 from cloister.transport import AsyncTransport, TransportError
 
 __all__ = ["AsyncClient"]
 
 
-class AsyncClient(AsyncKeyOperations):
+class AsyncClient:
     """A tenant's client of an enclave host, for one event loop. See `Client` for the operations."""
 
     def __init__(
@@ -86,158 +83,40 @@ class AsyncClient(AsyncKeyOperations):
             witness=loaded.witness,
         )
 
-    async def seal(
-        self,
-        value: Value,
-        *,
-        key: str,
-        context: Context | None = None,
-        key_context: Context | None = None,
-        signer: Mapping[str, Any] | None = None,
-    ) -> Sealed:
-        """Seal one value; see `Client.seal`."""
-        contexts = None if context is None else [context]
-        return (
-            await self.seal_many([value], key=key, contexts=contexts, key_context=key_context, signer=signer)
-        )[0]
+    seal = awaited(ValueOperations.seal)
+    seal_many = awaited(ValueOperations.seal_many)
+    open = awaited(ValueOperations.open)
+    open_many = awaited(ValueOperations.open_many)
+    open_column = awaited(ValueOperations.open_column)
+    public_key = awaited(ValueOperations.public_key)
 
-    async def seal_many(
-        self,
-        values: Sequence[Value],
-        *,
-        key: str,
-        contexts: Sequence[Context | None] | None = None,
-        key_context: Context | None = None,
-        signer: Mapping[str, Any] | None = None,
-    ) -> list[Sealed]:
-        """Seal many values; see `Client.seal_many`."""
-        return await self._run(
-            self._flows.seal_many(values, key=key, contexts=contexts, key_context=key_context, signer=signer)
-        )
+    seal_object = awaited(ObjectOperations.seal_object)
+    open_object = awaited(ObjectOperations.open_object)
 
-    async def open(self, sealed: str, *, context: Context | None = None, purpose: str | None = None) -> Value:
-        """Have the host open one value; see `Client.open`."""
-        return (
-            await self.open_many([sealed], contexts=None if context is None else [context], purpose=purpose)
-        )[0]
+    invoke = awaited(FunctionOperations.invoke)
+    invoke_batch = awaited(FunctionOperations.invoke_batch)
+    start = awaited(FunctionOperations.start)
+    job = awaited(FunctionOperations.job)
+    wait = awaited(FunctionOperations.wait)
+    cancel = awaited(FunctionOperations.cancel)
 
-    async def open_many(
-        self,
-        values: Sequence[str],
-        *,
-        contexts: Sequence[Context | None] | None = None,
-        purpose: str | None = None,
-    ) -> Results[Value]:
-        """Have the host open many values; see `Client.open_many`."""
-        return await self._run(self._flows.open_many(values, contexts=contexts, purpose=purpose))
+    tokenize = awaited(TokenOperations.tokenize)
+    detokenize = awaited(TokenOperations.detokenize)
 
-    async def open_column(
-        self, values: Sequence[str], *, contexts: Sequence[Context | None] | None = None
-    ) -> list[Value]:
-        """Open many values here; see `Client.open_column`."""
-        return await self._run(self._flows.open_column(values, contexts=contexts))
+    encrypt = awaited(KeyOperations.encrypt)
+    encrypt_many = awaited(KeyOperations.encrypt_many)
+    decrypt = awaited(KeyOperations.decrypt)
+    decrypt_many = awaited(KeyOperations.decrypt_many)
+    mac = awaited(KeyOperations.mac)
+    sign = awaited(KeyOperations.sign)
+    verify = awaited(KeyOperations.verify)
+    rewrap = awaited(KeyOperations.rewrap)
+    random = awaited(KeyOperations.random)
+    import_key = awaited(KeyOperations.import_key)
+    export_key = awaited(KeyOperations.export_key)
 
-    async def public_key(self, key: str) -> PublicKey:
-        """The public half of a key; see `Client.public_key`."""
-        return await self._run(self._flows.public_key(key))
-
-    async def seal_object(
-        self,
-        source: Readable,
-        sink: Writable,
-        *,
-        key: str,
-        context: Context | None = None,
-        key_context: Context | None = None,
-        cty: str | None = None,
-        frame_bytes: int = FRAME_BYTES,
-        progress: Progress | None = None,
-    ) -> ObjectHeader:
-        """Seal a file or stream of any size in a thread; see `Client.seal_object`."""
-        object_key = await self._run(self._flows.object_key(key, key_context=key_context))
-        return await asyncio.to_thread(
-            seal_stream,
-            source,
-            sink,
-            object_key,
-            frame_bytes=frame_bytes,
-            cty=cty,
-            context=bound_context(context, key_context),
-            progress=progress,
-        )
-
-    async def open_object(
-        self,
-        source: Readable,
-        sink: Writable,
-        *,
-        context: Context | None = None,
-        progress: Progress | None = None,
-    ) -> int:
-        """Open a sealed object in a thread; see `Client.open_object`."""
-        header = await asyncio.to_thread(read_header, source)
-        cek = await self._run(self._flows.object_cek(header))
-        return await asyncio.to_thread(
-            open_stream, source, sink, lambda _: cek, context=context, progress=progress, header=header
-        )
-
-    async def invoke(
-        self,
-        function: str,
-        /,
-        *,
-        context: Context | None = None,
-        idempotency_key: str | None = None,
-        purpose: str | None = None,
-        **inputs: Any,
-    ) -> Reply:
-        """Call a confidential function; see `Client.invoke`."""
-        return await self._run(
-            self._flows.invoke(
-                function, inputs, context=context, idempotency_key=idempotency_key, purpose=purpose
-            )
-        )
-
-    async def start(
-        self,
-        function: str,
-        /,
-        *,
-        context: Mapping[str, Any] | None = None,
-        batch: bool = False,
-        idempotency_key: str | None = None,
-        **inputs: Any,
-    ) -> Job:
-        """Call a function without waiting for it; see `Client.start`."""
-        return await self._run(
-            self._flows.start(function, inputs, context=context, batch=batch, idempotency_key=idempotency_key)
-        )
-
-    async def job(self, job: Job | str) -> Job:
-        """How far a job is; see `Client.job`."""
-        return await self._run(self._flows.job("job.get", job))
-
-    async def wait(self, job: Job | str, *, timeout_seconds: float = 300.0) -> Job:
-        """Ask after a job until it has ended; see `Client.wait`."""
-        return await self._run(self._flows.wait(job, timeout_seconds=timeout_seconds))
-
-    async def cancel(self, job: Job | str) -> Job:
-        """End a job; see `Client.cancel`."""
-        return await self._run(self._flows.job("job.cancel", job))
-
-    async def invoke_batch(
-        self,
-        function: str,
-        /,
-        *,
-        context: Mapping[str, Sequence[str]] | None = None,
-        idempotency_key: str | None = None,
-        **columns: Sequence[Any],
-    ) -> BatchReply:
-        """Call a batch function; see `Client.invoke_batch`."""
-        return await self._run(
-            self._flows.invoke_batch(function, columns, context=context, idempotency_key=idempotency_key)
-        )
+    call = awaited(HostOperations.call)
+    attest = awaited(HostOperations.attest)
 
     async def invoke_stream(
         self,
@@ -246,52 +125,22 @@ class AsyncClient(AsyncKeyOperations):
         rows: Iterable[Mapping[str, Any]],
         *,
         context: Sequence[str] = (),
-        rows_per_request: int = 10_000,
+        rows_per_request: int = ROWS_PER_REQUEST,
         idempotency_key: str | None = None,
+        purpose: str | None = None,
     ) -> AsyncIterator[BatchReply]:
         """Call a batch function on any number of rows; see `Client.invoke_stream`."""
         key = idempotency_key or secrets.token_urlsafe(16)
         for number, part in enumerate(in_parts(rows, rows_per_request)):
-            flow = self._flows.stream(function, part, context, idempotency_key=f"{key}.{number}")
-            replies, error = await self._run(flow)
+            replies, error = await self._run(
+                stream(
+                    self._flows, function, part, context, idempotency_key=f"{key}.{number}", purpose=purpose
+                )
+            )
             for reply in replies:
                 yield reply
             if error is not None:
                 raise error
-
-    async def tokenize(
-        self, policy: str, values: Sequence[str], *, idempotency_key: str | None = None
-    ) -> Results[Token]:
-        """Replace values by tokens of a policy; see `Client.tokenize`."""
-        payload = {"policy": policy, "values": list(values)}
-        result = await self.call("token.tokenize", payload, idempotency_key=idempotency_key)
-        return Results(map(Token, result["tokens"]), of=[result])
-
-    async def detokenize(
-        self, policy: str, tokens: Sequence[str], *, purpose: str | None = None
-    ) -> Results[str | None]:
-        """Give the values behind tokens; see `Client.detokenize`."""
-        result = await self.call(
-            "token.detokenize", {"policy": policy, "tokens": list(tokens)}, purpose=purpose
-        )
-        return Results(result["values"], of=[result])
-
-    async def call(
-        self,
-        op: str,
-        payload: Mapping[str, Any],
-        *,
-        idempotency_key: str | None = None,
-        purpose: str | None = None,
-    ) -> Mapping[str, Any]:
-        """Any operation of the host by name; see `Client.call`."""
-        return await self._run(
-            self._flows.call(op, payload, idempotency_key=idempotency_key, purpose=purpose)
-        )
-
-    async def attest(self) -> AttestationResult:
-        """Appraise the host now, and return what was checked and what was not."""
-        return await self._run(self._flows.attest())
 
     @property
     def tree_head(self) -> TreeHead | None:
@@ -334,6 +183,8 @@ class AsyncClient(AsyncKeyOperations):
                     case Wait() as step:
                         await asyncio.sleep(step.seconds)
                         outcome = None
+                    case Work() as step:
+                        outcome = await asyncio.to_thread(step.do)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
 
@@ -354,7 +205,7 @@ class AsyncClient(AsyncKeyOperations):
                 return host.outcome()
             nonce = host.challenge()
             body = challenge_body(nonce)
-            with operation("attest") as told:
+            with telemetry.operation("attest") as told:
                 answer = await self._post("/v1/attestation", body, JSON_TYPE, timeout_seconds)
                 accepted = host.accept(answer, nonce)
                 if accepted is None:

@@ -45,6 +45,7 @@ class Invoker(Protocol):
         *,
         context: Mapping[str, Sequence[str]] | None = None,
         idempotency_key: str | None = None,
+        purpose: str | None = None,
         **columns: Sequence[Any],
     ) -> BatchReply:
         """Call a batch function."""
@@ -101,7 +102,12 @@ class Enclave:
         self._ordinal = itertools.count()
 
     def __call__(
-        self, *, context: Mapping[str, str] | None = None, idempotency_key: str | None = None, **inputs: Any
+        self,
+        *,
+        context: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        purpose: str | None = None,
+        **inputs: Any,
     ) -> Reply:
         """Call the function.
 
@@ -110,21 +116,27 @@ class Enclave:
             idempotency_key: Its effects happen once under this key. By default the platform's id of
                 this invocation and the position of this call in it, so that a platform's retry of the
                 invocation repeats no effect; give one if calls are made in no fixed order.
+            purpose: What for. It is recorded, and grants can depend on it.
             inputs: The function's inputs by name.
         """
         key = idempotency_key or self._next_key()
-        return self._client().invoke(self._function, context=context, idempotency_key=key, **inputs)
+        return self._client().invoke(
+            self._function, context=context, idempotency_key=key, purpose=purpose, **inputs
+        )
 
     def batch(
         self,
         *,
         context: Mapping[str, Sequence[str]] | None = None,
         idempotency_key: str | None = None,
+        purpose: str | None = None,
         **columns: Sequence[Any],
     ) -> BatchReply:
         """Call the function on columns: one value a row."""
         key = idempotency_key or self._next_key()
-        return self._client().invoke_batch(self._function, context=context, idempotency_key=key, **columns)
+        return self._client().invoke_batch(
+            self._function, context=context, idempotency_key=key, purpose=purpose, **columns
+        )
 
     def _next_key(self) -> str | None:
         ordinal = next(self._ordinal)
@@ -148,26 +160,36 @@ class AsyncEnclave:
         self._enclave = enclave
 
     def __call__(
-        self, *, context: Mapping[str, str] | None = None, idempotency_key: str | None = None, **inputs: Any
+        self,
+        *,
+        context: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        purpose: str | None = None,
+        **inputs: Any,
     ) -> Coroutine[Any, Any, Reply]:
         """Call the function; see `Enclave`. The position counts from here, not from when it is awaited."""
         import asyncio  # noqa: PLC0415 (10 ms, for those who await)
 
         key = idempotency_key or self._enclave._next_key()  # noqa: SLF001 (one class in two forms)
-        return asyncio.to_thread(self._enclave, context=context, idempotency_key=key, **inputs)
+        return asyncio.to_thread(
+            self._enclave, context=context, idempotency_key=key, purpose=purpose, **inputs
+        )
 
     def batch(
         self,
         *,
         context: Mapping[str, Sequence[str]] | None = None,
         idempotency_key: str | None = None,
+        purpose: str | None = None,
         **columns: Sequence[Any],
     ) -> Coroutine[Any, Any, BatchReply]:
         """Call the function on columns; see `Enclave`."""
         import asyncio  # noqa: PLC0415 (as above)
 
         key = idempotency_key or self._enclave._next_key()  # noqa: SLF001 (as above)
-        return asyncio.to_thread(self._enclave.batch, context=context, idempotency_key=key, **columns)
+        return asyncio.to_thread(
+            self._enclave.batch, context=context, idempotency_key=key, purpose=purpose, **columns
+        )
 
     def __repr__(self) -> str:
         return f"Async{self._enclave!r}"

@@ -33,6 +33,7 @@ __all__ = [
     "Response",
     "Send",
     "Wait",
+    "Work",
     "attested",
     "exchange",
 ]
@@ -86,7 +87,14 @@ class Response:
     body: bytes
 
 
-Step = Attest | Authenticate | Send | Wait
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Step: do this, which waits for files or takes the processor for long, and give its result."""
+
+    do: Callable[[], Any]
+
+
+Step = Attest | Authenticate | Send | Wait | Work
 Exchange = Generator[Step, Any, Mapping[str, Any]]
 
 

@@ -173,6 +173,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "Job | str": _TEXT,
     "bytes": _OCTETS,
     "Sequence[str]": _TEXTS,
+    "Sequence[str] | None": _optional(_TEXTS),
     "Sequence[bytes]": _MANY_OCTETS,
     "Sequence[bytes] | None": _optional(_MANY_OCTETS),
     "Context | None": _optional(_CONTEXT),

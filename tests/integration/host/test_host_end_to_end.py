@@ -245,9 +245,9 @@ def test_asyncio_speaks_the_same_protocol(host, client):
     async def main():
         settings = {
             "url": host.url,
-            "tenant": client._flows._tenant,
+            "tenant": client._flows.tenant,
             "policy": str(host.policy),
-            "api_key_file": str(next(host.directory.glob(f"{client._flows._tenant}-app.key"))),
+            "api_key_file": str(next(host.directory.glob(f"{client._flows.tenant}-app.key"))),
         }
         async with AsyncClient.from_env(**settings) as asynchronous:
             sealed = await asynchronous.seal(SSN, key="ssn")

@@ -196,3 +196,39 @@ def test_what_a_command_cannot_do_it_says_and_changes_nothing(tenant, app, tmp_p
     assert "Traceback" not in done.stderr
     assert hint in done.stderr
     assert tenant.admin.call("key.list", {}) == before
+
+
+def test_a_grant_for_one_purpose_counts_where_that_purpose_is_stated(tenant):
+    admin = tenant.admin
+    admin.call("key.create", {"key": "notes", "purpose": "seal"})
+    admin.call("key.create", {"key": "stamp", "purpose": "mac"})
+    admin.call("policy.create", {"policy": "names", "plan": "vault"})
+    with tenant.client("clerk", [("seal", "key/notes")]) as clerk:
+        rights = [(action, "key/*") for action in ("encrypt", "decrypt", "unwrap", "rewrap", "mac", "verify")]
+        rights += [("random", "random/bytes"), ("tokenize", "policy/names"), ("detokenize", "policy/names")]
+        for action, resource in rights:
+            grant = {"principal": "clerk", "action": action, "resource": resource}
+            admin.call("grant.create", {**grant, "conditions": {"purposes": ["inquest"]}})
+        sealed = clerk.seal("x", key="notes")
+        ciphertext = clerk.encrypt(b"x", key="notes", purpose="inquest")
+        mac = clerk.mac(b"x", key="stamp", purpose="inquest")
+        tokens = clerk.tokenize("names", ["x"], purpose="inquest")
+        acts = {
+            "encrypt": lambda **why: clerk.encrypt(b"x", key="notes", **why),
+            "encrypt_many": lambda **why: clerk.encrypt_many([b"x"], key="notes", **why),
+            "decrypt": lambda **why: clerk.decrypt(ciphertext, **why),
+            "decrypt_many": lambda **why: clerk.decrypt_many([ciphertext], **why),
+            "mac": lambda **why: clerk.mac(b"x", key="stamp", **why),
+            "verify": lambda **why: clerk.verify(b"x", mac, **why),
+            "rewrap": lambda **why: clerk.rewrap([sealed], key="notes", **why),
+            "random": lambda **why: clerk.random(32, **why),
+            "tokenize": lambda **why: clerk.tokenize("names", ["x"], **why),
+            "detokenize": lambda **why: clerk.detokenize("names", tokens, **why),
+            "open": lambda **why: clerk.open(sealed, **why),
+            "open_column": lambda **why: clerk.open_column([sealed], **why),
+        }
+        for act in acts.values():
+            for why in ({}, {"purpose": "curiosity"}):
+                with pytest.raises(DeniedError):
+                    act(**why)
+            act(purpose="inquest")

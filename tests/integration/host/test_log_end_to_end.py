@@ -102,7 +102,7 @@ def test_somebody_unknown_is_shown_no_head(directory):
         ) as stranger:
             with pytest.raises(IdentityError):
                 stranger.call("key.list", {})
-            assert stranger._flows._heads.not_checked[1:] == ()
+            assert stranger._flows.heads.not_checked[1:] == ()
 
 
 def client(host, key, heads=None):
