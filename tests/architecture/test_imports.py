@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +53,37 @@ def test_the_client_loads_no_http_library_and_no_cli():
         "cbor2",
     }
     assert not roots(modules) & {"cloister_host", "cloister_aws", "cloister_gcp", "cloister_azure"}
+
+
+READY = (
+    "from cloister.client import Client; from cloister.identity import ApiKey; "
+    "from cloister.attestation import AppraisalPolicy; from cloister.transport.stdlib import HttpTransport; "
+    "p = AppraisalPolicy.from_mapping({'version': 1, 'environment': 'simulated', "
+    "'tee': {'simulated': {'reference': [{'name': 'x', 'measurement': 'x'}]}}}); "
+    "Client(tenant='t', policy=p, identity=ApiKey('clk_a_b'), transport=HttpTransport('http://localhost'))"
+)
+"""What `benchmarks/imports.py` times as `client ready to send`."""
+
+READY_PARTS = {
+    *("_host", "attestation", "client", "envelope", "errors", "head_file", "identity", "jose"),
+    *("operations", "protocol", "receipts", "reply", "secret", "transport"),
+}
+"""Each costs every cold start some milliseconds: what joins them has to be worth it."""
+
+
+def test_a_client_that_is_ready_to_send_has_loaded_its_own_parts_and_no_more():
+    modules = loaded(READY)
+    parts = {module.split(".")[1] for module in modules if module.startswith("cloister.")}
+    assert parts == READY_PARTS
+    assert {m for m in modules if m.startswith("cloister.attestation.formats")} == set()
+    outside = {root for root in roots(modules) - set(sys.stdlib_module_names) if not root.startswith("_")}
+    assert outside == {"cloister", "cryptography", "rfc8785"}
+    assert not roots(modules) & {"asyncio", "tomllib", "sqlite3", "xml", "unittest", "logging"}
+
+
+def test_the_benchmark_times_what_this_test_looks_at():
+    text = (Path(__file__).parents[2] / "benchmarks" / "imports.py").read_text()
+    assert ast.literal_eval(text.split("READY = ")[1].split("\n)\n")[0] + "\n)") == READY
 
 
 def test_the_pure_parts_load_neither_client_nor_sockets():
