@@ -110,7 +110,7 @@ def _declarations(target: str) -> dict[str, Declaration]:
     sys.path.insert(0, str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module_name), name, None)
-    except (ImportError, ValueError):
+    except (ImportError, TypeError, ValueError):  # no such module, or no name of one
         found = None
     several = getattr(found, "endpoints", None)
     declared = (

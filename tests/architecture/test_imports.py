@@ -66,7 +66,7 @@ READY = (
 
 READY_PARTS = {
     *("_host", "attestation", "client", "envelope", "errors", "head_file", "identity", "jose"),
-    *("operations", "protocol", "receipts", "reply", "secret", "transport"),
+    *("operations", "protocol", "receipts", "reply", "secret", "telemetry", "transport"),
 }
 """Each costs every cold start some milliseconds: what joins them has to be worth it."""
 

@@ -7,11 +7,15 @@ import sys
 from datetime import datetime
 from pathlib import Path
 from time import time
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+import typer
 
 from cloister.errors import ConfigurationError
 
-__all__ = ["given", "read_data", "read_lines", "seconds", "when"]
+__all__ = ["Yes", "confirm", "given", "read_data", "read_lines", "seconds", "when"]
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask whether you mean it.")]
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
 _PERIOD: Final = re.compile(r"([1-9][0-9]{0,9})([smhdwy]?)").fullmatch
@@ -50,6 +54,19 @@ def when(time_: str | None) -> int | None:
             f"{time_!r} is not a time", hint="2030-01-31T09:00:00+00:00, or +90d from now"
         )
     return int(moment.timestamp())
+
+
+def confirm(consequence: str, *, yes: bool) -> None:
+    """Ask whether somebody means what cannot be taken back; a script says so with `--yes`.
+
+    Raises:
+        ConfigurationError: Nobody can be asked.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigurationError(f"nothing was done: {consequence}", hint="say that you mean it: --yes")
+    typer.confirm(f"{consequence[:1].upper()}{consequence[1:]}. Go on?", abort=True, err=True)
 
 
 def given(**members: Any) -> dict[str, Any]:

@@ -16,6 +16,8 @@ __all__ = ["pairs", "register"]
 
 Reference = Annotated[str, typer.Argument(help="NAME@ALIAS, or NAME@DIGEST.")]
 Name = Annotated[str, typer.Argument(help="The function.")]
+Alias = Annotated[str, typer.Argument(help="The alias, e.g. prod.")]
+JobId = Annotated[str, typer.Argument(help="What `cloister function start` showed.")]
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(help="NAME=TEXT or NAME:=JSON; NAME=- reads text from standard input."),
@@ -33,12 +35,14 @@ def register(app: typer.Typer) -> None:
         app.command(command.__name__.rstrip("_"))(command)
 
 
-def alias(name: Name, alias: str, digest: str) -> None:
+def alias(
+    name: Name, alias: Alias, digest: Annotated[str, typer.Argument(help="64 hexadecimal digits.")]
+) -> None:
     """Point an alias to a deployed digest: how traffic moves."""
     show(call("function.alias", {"function": name, "alias": alias, "digest": digest}))
 
 
-def rollback(name: Name, alias: Annotated[str, typer.Argument()] = "prod") -> None:
+def rollback(name: Name, alias: Alias = "prod") -> None:
     """Point an alias back to where it pointed before it was moved last."""
     show(call("function.rollback", {"function": name, "alias": alias}))
 
@@ -58,7 +62,7 @@ def start(function: Reference, inputs: Inputs = None, context: Context = None) -
     show(call("function.start", payload(function, inputs, context)))
 
 
-def job(job: Annotated[str, typer.Argument(help="What `cloister function start` showed.")]) -> None:
+def job(job: JobId) -> None:
     """Show how far a job is, and its result once it is done."""
     show(_without_padding(call("job.get", {"job": job})))
 
@@ -68,7 +72,7 @@ def jobs(*, after: After = "", limit: Limit = 100) -> None:
     show(call("job.list", {"after": after, "limit": limit}), "jobs")
 
 
-def cancel(job: str) -> None:
+def cancel(job: JobId) -> None:
     """End a job; what it has done outside before stays done."""
     show(call("job.cancel", {"job": job}))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 
@@ -22,6 +22,8 @@ def delivery_list() -> None:
 
 
 @delivery.command("replay")
-def delivery_replay(delivery_id: str) -> None:
+def delivery_replay(
+    delivery_id: Annotated[str, typer.Argument(help="What `cloister delivery list` shows.")],
+) -> None:
     """Send a delivery that was given up once more, under the same id."""
     show(call("delivery.replay", {"delivery_id": delivery_id}))

@@ -13,7 +13,7 @@ __all__ = ["app"]
 
 Subject = Annotated[str, typer.Argument(help="A principal, group:NAME, or function:DIGEST.")]
 Action = Annotated[str, typer.Argument(help="seal, decrypt, invoke, key.manage ... or role:NAME.")]
-Resource = Annotated[str, typer.Argument(help="key/NAME, function/NAME, policy/NAME ... or *")]
+Resource = Annotated[str, typer.Argument(help="key/NAME, function/NAME, policy/NAME ... or *.")]
 Purpose = Annotated[list[str] | None, typer.Option("--purpose", help="One of these has to be stated.")]
 
 app = typer.Typer(help="Who may do what. Nothing is allowed unless granted.", no_args_is_help=True)
@@ -55,7 +55,11 @@ def grant_remove(principal: Subject, action: Action, resource: Resource) -> None
 
 
 @app.command("list")
-def grant_list(principal: Annotated[str | None, typer.Argument()] = None) -> None:
+def grant_list(
+    principal: Annotated[
+        str | None, typer.Argument(help="A principal or group; all if none is named.")
+    ] = None,
+) -> None:
     """List grants, of one principal or group or of all."""
     show(call("grant.list", {"principal": principal} if principal else {}), "grants")
 

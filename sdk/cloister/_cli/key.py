@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from cloister import jose
-from cloister._cli._arguments import given, read_data, read_lines, seconds, when
+from cloister._cli._arguments import Yes, confirm, given, read_data, read_lines, seconds, when
 from cloister._cli._client import call, show, write_private
 from cloister._cli.values import Context, each_context
 from cloister.client import Client
@@ -135,8 +135,11 @@ def schedule(
 def destroy(
     kid: Kid,
     wait: Annotated[str | None, typer.Option(help="How long there is a way back.")] = None,
+    *,
+    yes: Yes = False,
 ) -> None:
     """Stop a version now, and destroy it when its waiting period ends."""
+    confirm("what is under the version opens no more, and after the waiting period never again", yes=yes)
     show(call("key.destroy", {"kid": kid} | given(wait_seconds=seconds(wait))))
 
 

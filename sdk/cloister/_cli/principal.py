@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from cloister._cli._arguments import seconds
+from cloister._cli._arguments import Yes, confirm, seconds
 from cloister._cli._client import call, create_with_key, show
 from cloister.errors import ConfigurationError
 
@@ -58,8 +58,9 @@ def principal_list() -> None:
 
 
 @app.command("disable")
-def principal_disable(name: Name) -> None:
+def principal_disable(name: Name, *, yes: Yes = False) -> None:
     """End a principal's access for good."""
+    confirm(f"the access of {name} ends for good", yes=yes)
     show(call("principal.disable", {"principal": name}))
 
 
@@ -84,9 +85,13 @@ def principal_keys(name: Name) -> None:
 
 @app.command("revoke-key")
 def principal_revoke_key(
-    name: Name, key: Annotated[str, typer.Argument(help="Its public part: the 16 characters after clk_.")]
+    name: Name,
+    key: Annotated[str, typer.Argument(help="Its public part: the 16 characters after clk_.")],
+    *,
+    yes: Yes = False,
 ) -> None:
     """End one API key, at once."""
+    confirm("whoever uses the key is refused from now on", yes=yes)
     show(call("principal.revoke_key", {"principal": name, "key": key}))
 
 
@@ -117,7 +122,9 @@ def principal_unbind(
 
 
 @app.command("bindings")
-def principal_bindings(name: Annotated[str | None, typer.Argument()] = None) -> None:
+def principal_bindings(
+    name: Annotated[str | None, typer.Argument(help="The principal; all of them if none is named.")] = None,
+) -> None:
     """List bindings, of one principal or of all."""
     show(call("principal.bindings", {"principal": name} if name else {}), "bindings")
 

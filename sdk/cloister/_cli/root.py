@@ -59,7 +59,8 @@ def build(plugins: Mapping[str, EntryPoint], missing: Mapping[str, str]) -> type
 
         def get_command(self, ctx: Any, cmd_name: str) -> Any:
             load = loaders.get(cmd_name)
-            return super().get_command(ctx, cmd_name) if load is None else _below(load())
+            found = super().get_command(ctx, cmd_name) if load is None else _below(load())
+            return found and _for_machines(found)
 
     app = typer.Typer(
         name="cloister",
@@ -95,6 +96,35 @@ def _below(app: typer.Typer) -> Any:
     command = typer.main.get_command(app)
     command.params = [param for param in command.params if param.name not in COMPLETION]
     return command
+
+
+def _for_machines(command: Any) -> Any:
+    """Every command takes `--json`: where it has no meaning of its own, for errors (`explain`)."""
+    below = getattr(command, "commands", {})
+    for child in below.values():
+        _for_machines(child)
+    if not below and not any("--json" in param.opts for param in command.params):
+        command.params.append(_json_option())
+    return command
+
+
+def _json_option() -> Any:
+    """The option as typer makes it, to be lent to a command whose function does not know it."""
+    lender = typer.Typer(add_completion=False)
+
+    @lender.command()
+    def _lend(
+        *,
+        as_json: Annotated[
+            bool,
+            typer.Option("--json", help="Write errors as JSON; results that are documents are JSON anyway."),
+        ] = False,
+    ) -> None:
+        """Lends its option."""
+
+    option = typer.main.get_command(lender).params[0]
+    option.expose_value = False
+    return option
 
 
 def _own(name: str) -> typer.Typer:

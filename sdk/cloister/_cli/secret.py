@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cloister._cli._arguments import given, read_data, seconds
+from cloister._cli._arguments import Yes, confirm, given, read_data, seconds
 from cloister._cli._client import call, show
 from cloister.errors import ConfigurationError
 
@@ -70,8 +70,14 @@ def undelete(name: Name, version: Version = None) -> None:
 
 
 @app.command("destroy")
-def destroy(name: Name, version: Annotated[int, typer.Option(help="The version that is destroyed.")]) -> None:
+def destroy(
+    name: Name,
+    version: Annotated[int, typer.Option(help="The version that is destroyed.")],
+    *,
+    yes: Yes = False,
+) -> None:
     """Erase the value of a version, for good."""
+    confirm("the value will be erased for good", yes=yes)
     show(call("secret.destroy", {"secret": name, "version": version}))
 
 

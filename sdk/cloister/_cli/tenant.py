@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cloister._cli._arguments import Yes, confirm
 from cloister._cli._client import call, create_with_key, show
 
 __all__ = ["app"]
@@ -46,8 +47,9 @@ def tenant_unseal(name: Name) -> None:
 
 
 @app.command("delete")
-def tenant_delete(name: Name) -> None:
+def tenant_delete(name: Name, *, yes: Yes = False) -> None:
     """Erase a tenant that was sealed off. There is no way back."""
+    confirm(f"everything of the tenant {name} will be erased for good", yes=yes)
     show(call("tenant.delete", {"tenant": name}))
 
 

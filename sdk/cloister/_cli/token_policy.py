@@ -22,6 +22,9 @@ app = typer.Typer(no_args_is_help=True, help="How values become tokens.")
 File = Annotated[Path, typer.Argument(help="The policy, as TOML or JSON; see docs/tokenization.md.")]
 
 
+Name = Annotated[str, typer.Argument(help="The token policy.")]
+
+
 @app.command("create")
 def create(
     source: Annotated[str, typer.Argument(help="A file with the policy, or a name for random tokens.")],
@@ -50,7 +53,7 @@ def check(file: File) -> None:
 
 
 @app.command("show")
-def show_(name: str) -> None:
+def show_(name: Name) -> None:
     """Show a policy with the arithmetic that found it safe."""
     show(call("policy.show", {"policy": name}))
 
@@ -62,7 +65,7 @@ def list_() -> None:
 
 
 @app.command("rotate")
-def rotate(name: str) -> None:
+def rotate(name: Name) -> None:
     """Start a new key version of an ff1 policy; older tokens stay good."""
     show(call("policy.rotate", {"policy": name}))
 

@@ -21,6 +21,8 @@ Context = Annotated[
     list[str] | None, typer.Option("--context", "-c", help="NAME=VALUE the value is bound to; repeatable.")
 ]
 
+Policy = Annotated[str, typer.Argument(help="Name of the token policy.")]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands that stand at the top of the tree."""
@@ -54,14 +56,14 @@ def open_(context: Context = None) -> None:
                 show(value) if isinstance(value, dict) else typer.echo(value)
 
 
-def tokenize(policy: str) -> None:
+def tokenize(policy: Policy) -> None:
     """Tokenize values from standard input, one a line."""
     with Client.from_env() as client:
         for token in client.tokenize(policy, sys.stdin.read().splitlines()):
             typer.echo(str(token))
 
 
-def detokenize(policy: str) -> None:
+def detokenize(policy: Policy) -> None:
     """Detokenize tokens from standard input, one a line; an unknown token gives an empty line."""
     with Client.from_env() as client:
         for value in client.detokenize(policy, sys.stdin.read().split()):

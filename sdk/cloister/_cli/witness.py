@@ -40,7 +40,7 @@ KeyFile = Annotated[Path, typer.Option("--key", help="File with the witness's pr
 
 
 @app.command()
-def create(name: Annotated[str, typer.Argument(help="Such as witness.example.org")], key: KeyFile) -> None:
+def create(name: Annotated[str, typer.Argument(help="Such as witness.example.org.")], key: KeyFile) -> None:
     """Make a witness's key; prints the public half for hosts and clients."""
     if not name.isascii() or not name.isprintable() or set(name) & set(" +"):
         raise ConfigurationError("a witness's name has no spaces and no plus")

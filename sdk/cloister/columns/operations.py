@@ -147,9 +147,7 @@ def invoke(
         return Column(values=[None] * rows, errors={})
     bound = {name: [str(column[place]) for place in places] for name, column in context.items()}
     inputs = {name: [column[place] for place in places] for name, column in columns.items()}
-    reply = invoker.invoke_batch(
-        function, context=bound, idempotency_key=idempotency_key, purpose=None, **inputs
-    )
+    reply = invoker.invoke_batch(function, context=bound, idempotency_key=idempotency_key, **inputs)
     return Column.spread(rows, places, reply.values, reply.errors)
 
 

@@ -45,10 +45,9 @@ class Invoker(Protocol):
         *,
         context: Mapping[str, Sequence[str]] | None = None,
         idempotency_key: str | None = None,
-        purpose: str | None = None,
-        **columns: Sequence[Any],
+        **columns: Any,
     ) -> BatchReply:
-        """Call a batch function."""
+        """Call a batch function; takes a `purpose` as `invoke` does."""
         ...
 
 
@@ -120,9 +119,8 @@ class Enclave:
             inputs: The function's inputs by name.
         """
         key = idempotency_key or self._next_key()
-        return self._client().invoke(
-            self._function, context=context, idempotency_key=key, purpose=purpose, **inputs
-        )
+        stated = _stated(purpose)
+        return self._client().invoke(self._function, context=context, idempotency_key=key, **stated, **inputs)
 
     def batch(
         self,
@@ -135,7 +133,7 @@ class Enclave:
         """Call the function on columns: one value a row."""
         key = idempotency_key or self._next_key()
         return self._client().invoke_batch(
-            self._function, context=context, idempotency_key=key, purpose=purpose, **columns
+            self._function, context=context, idempotency_key=key, **_stated(purpose), **columns
         )
 
     def _next_key(self) -> str | None:
@@ -193,6 +191,10 @@ class AsyncEnclave:
 
     def __repr__(self) -> str:
         return f"Async{self._enclave!r}"
+
+
+def _stated(purpose: str | None) -> dict[str, Any]:
+    return {} if purpose is None else {"purpose": purpose}
 
 
 def idempotency_key(*parts: str) -> str:

@@ -170,7 +170,7 @@ def test_one_operation_needs_its_own_grant(tenant, app):
         (["key", "state", "notes.1", "destroyed"], "API description"),
         (["key", "state", "notes.1", "pre_activation"], "API description"),
         (["key", "restore", "notes.1"], "way back"),
-        (["key", "destroy", "notes.1", "--wait", "1d"], "longer"),
+        (["key", "destroy", "notes.1", "--wait", "1d", "--yes"], "longer"),
         (["key", "schedule", "notes", "--min-open", "9"], "rotate first"),
         (["key", "import", "x", "--file", "nothing"], "cannot be read"),
         (["secret", "get", "nothing"], "grant"),
