@@ -89,7 +89,7 @@ def initialize(
     try:
         database.migrate()
         require_no_root(database)  # before a token gets a key, or an operator a share, that opens nothing
-        unseal = create_unseal(settings)
+        unseal = create_unseal(settings, parts)
         root = create_root(
             database, unseal, parts.machine.environment, accept_file_unseal=settings.accept_file_unseal
         )
@@ -117,7 +117,7 @@ def accept_store(
     try:
         root = unseal_root(
             database,
-            open_unseal(settings),
+            open_unseal(settings, parts),
             parts.machine.environment,
             accept_file_unseal=settings.accept_file_unseal,
         )
@@ -152,7 +152,7 @@ def build(
         database = Database(settings.database_url)
         stack.callback(database.close)
         database.migrate()
-        unseal = open_unseal(settings)
+        unseal = open_unseal(settings, parts)
         root = unseal_root(
             database, unseal, parts.machine.environment, accept_file_unseal=settings.accept_file_unseal
         )

@@ -10,7 +10,7 @@ from cloister_host.attester.settings import AttesterSettings
 from cloister_host.deliveries.schedule import Schedule
 from cloister_host.functions.sandbox.choose import Level
 from cloister_host.relay import Endpoint
-from cloister_host.unseal.settings import Pkcs11Settings, ShamirSettings, Tpm2Settings
+from cloister_host.unseal.settings import KmsSettings, Pkcs11Settings, ShamirSettings, Tpm2Settings
 
 __all__ = ["DEVELOPMENT_SANDBOXES", "MAX_REQUEST_BYTES", "HostSettings"]
 
@@ -28,10 +28,12 @@ class HostSettings:
         anchor: File outside the database's and its backups' reach that tells whether the store was rolled
             back. Without one, a rollback while no host runs is not noticed, and the configuration says so.
         attester: How this host proves what it is; by default the strongest TEE that answers.
-        unseal: The provider that seals the root key: `file`, `pkcs11`, `shamir` or `tpm2`.
+        unseal: The provider that seals the root key: `file`, `pkcs11`, `shamir`, `tpm2`, `aws-kms`,
+            `gcp-kms` or `azure-keyvault`.
         pkcs11: Where the provider `pkcs11` finds its key.
         shamir: The shares of the provider `shamir`.
         tpm2: The TPM of the provider `tpm2`, and the boot states it unseals in.
+        kms: The key of the providers `aws-kms`, `gcp-kms` and `azure-keyvault`.
         accept_file_unseal: Let the unseal provider `file` seal a root outside a simulation. It is
             attested, and production policies refuse it.
         threads: How many requests are worked on at once; a call of a function that waits takes one too.
@@ -56,6 +58,7 @@ class HostSettings:
     pkcs11: Pkcs11Settings = field(default_factory=Pkcs11Settings)
     shamir: ShamirSettings = field(default_factory=ShamirSettings)
     tpm2: Tpm2Settings = field(default_factory=Tpm2Settings)
+    kms: KmsSettings = field(default_factory=KmsSettings)
     accept_file_unseal: bool = False
     threads: int = 96
     max_request_bytes: int = MAX_REQUEST_BYTES

@@ -10,6 +10,7 @@ import typer
 
 from cloister._cli._client import write_private
 from cloister.errors import ConfigurationError
+from cloister_host._cli import root
 from cloister_host._cli._enclave import enclave, outbound_of, parent
 from cloister_host._cli._unseal import (
     HSM_KEY,
@@ -25,7 +26,9 @@ from cloister_host._cli._unseal import (
     Threshold,
     UnsealOptions,
     hsm_settings,
-    more_settings,
+    kms_settings,
+    shamir_settings,
+    tpm2_settings,
 )
 from cloister_host.attester.settings import AttesterSettings
 from cloister_host.attester.tpm_client import DEVICE as TPM
@@ -38,6 +41,7 @@ __all__ = ["app"]
 app = typer.Typer(help="Run an enclave host.", no_args_is_help=True)
 app.callback()(enclave)
 app.command()(parent)
+app.add_typer(root.app, name="root")
 
 State = Annotated[Path, typer.Option(help="Directory of the database and the sealed root key.")]
 TrustAnchor = Annotated[
@@ -141,7 +145,8 @@ def init(  # noqa: PLR0917 (typer makes options of parameters)
         attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=fetch_endorsements),
         unseal=unseal,
         pkcs11=hsm_settings(hsm_module, hsm_token, hsm_key, hsm_pin_file),
-        tpm2=more_settings(unseal_option, tpm=tpm).tpm2,
+        tpm2=tpm2_settings(unseal_option, tpm=tpm),
+        kms=kms_settings(unseal_option),
         shamir=split,
         accept_file_unseal=accept_file_unseal,
     )
@@ -207,8 +212,9 @@ def serve(  # noqa: PLR0917 (typer makes options of parameters)
         attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=fetch_endorsements),
         unseal=unseal,
         pkcs11=hsm_settings(hsm_module, hsm_token, hsm_key, hsm_pin_file),
-        tpm2=more_settings(unseal_option, tpm=tpm).tpm2,
-        shamir=ShamirSettings(files=tuple(share or ())),
+        tpm2=tpm2_settings(unseal_option, tpm=tpm),
+        kms=kms_settings(unseal_option),
+        shamir=shamir_settings(share, unseal_option),
         accept_file_unseal=accept_file_unseal,
         egress_trust_anchors=tuple(egress_trust_anchor or ()),
         egress_allow_private_addresses=egress_allow_private_addresses,
@@ -312,8 +318,9 @@ def policy(  # noqa: PLR0917 (typer makes options of parameters)
         attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=fetch_endorsements),
         unseal=unseal,
         pkcs11=hsm_settings(hsm_module, hsm_token, hsm_key, hsm_pin_file),
-        tpm2=more_settings(unseal_option, tpm=tpm).tpm2,
-        shamir=ShamirSettings(files=tuple(share or ())),
+        tpm2=tpm2_settings(unseal_option, tpm=tpm),
+        kms=kms_settings(unseal_option),
+        shamir=shamir_settings(share, unseal_option),
         accept_file_unseal=accept_file_unseal,
     )
     typer.echo(f"deployment {_write_policy(settings, out)}")
@@ -363,8 +370,9 @@ def accept_store_command(  # noqa: PLR0917 (typer makes options of parameters)
             attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=False),
             unseal=unseal,
             pkcs11=hsm_settings(hsm_module, hsm_token, hsm_key, hsm_pin_file),
-            tpm2=more_settings(unseal_option, tpm=tpm).tpm2,
-            shamir=ShamirSettings(files=tuple(share or ())),
+            tpm2=tpm2_settings(unseal_option, tpm=tpm),
+            kms=kms_settings(unseal_option),
+            shamir=shamir_settings(share, unseal_option),
             accept_file_unseal=accept_file_unseal,
         )
     )

@@ -68,8 +68,23 @@ class NitroAttester:
         Raises:
             UnavailableError: The security module does not answer with a document.
         """
-        fields = report_data(self.format, statement, nonce)
-        request = cbor2.dumps({"Attestation": {**fields, "public_key": None}})
+        return self._attest(**report_data(self.format, statement, nonce), public_key=None)
+
+    def recipient_document(self, public_key: bytes) -> bytes:
+        """A document with a public key, so that a KMS encrypts what it answers to this enclave.
+
+        It says nothing else: no statement is bound, so no client takes it for this host's evidence.
+
+        Args:
+            public_key: DER, SubjectPublicKeyInfo.
+
+        Raises:
+            UnavailableError: The security module does not answer with a document.
+        """
+        return self._attest(public_key=public_key, user_data=None, nonce=None)
+
+    def _attest(self, **fields: bytes | None) -> bytes:
+        request = cbor2.dumps({"Attestation": fields})
         if len(request) > _MAX_REQUEST_BYTES:
             raise UnavailableError("the statement is too large for the Nitro security module")
         try:

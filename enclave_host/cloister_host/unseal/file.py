@@ -59,7 +59,7 @@ class FileUnseal:
         first = self._first
         own = f"{first.stem}-{os.urandom(_NAME_BYTES).hex()}{first.suffix}"
         FileUnseal.create(first.with_name(own))
-        return FileUnseal(first, own=own)
+        return type(self)(first, own=own)
 
     def destroy(self, wrapped: bytes, place: str) -> bool:  # noqa: ARG002 (of the port)
         """Delete the file. A copy that somebody made of it is the operators' to find."""

@@ -16,7 +16,7 @@ from cloister_host.store import Database, Tx
 from cloister_host.unseal import Unseal
 from cloister_host.unseal.copies import RootParts, add_copy, copies_of, open_one, seal_copy
 
-__all__ = ["check_provider", "create_root", "open_root", "require_no_root", "unseal_root"]
+__all__ = ["check_provider", "create_root", "loader", "open_root", "require_no_root", "unseal_root"]
 
 
 def create_root(
@@ -63,7 +63,7 @@ def unseal_root(
     """
     check_provider(unseal.name, environment, accept_file_unseal=accept_file_unseal)
     root = open_root(database, unseal, environment).root()
-    root.generations.load = _loader(unseal)
+    root.generations.load = loader(unseal)
     return root
 
 
@@ -93,7 +93,7 @@ def open_root(database: Database, unseal: Unseal, environment: Environment) -> R
     return parts
 
 
-def _loader(unseal: Unseal) -> Callable[[Tx, int], Secret]:
+def loader(unseal: Unseal) -> Callable[[Tx, int], Secret]:
     """Opens generations that come up, or are still needed, while a host runs."""
     return partial(_load, unseal)
 

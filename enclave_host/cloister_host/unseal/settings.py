@@ -13,6 +13,7 @@ __all__ = [
     "DEFAULT_FOLDER",
     "DEFAULT_KEY",
     "DEFAULT_PCRS",
+    "KmsSettings",
     "Pkcs11Settings",
     "ShamirSettings",
     "Tpm2Settings",
@@ -59,6 +60,23 @@ class Tpm2Settings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KmsSettings:
+    """Which key of which service wraps data keys.
+
+    Attributes:
+        key: Its full name: an ARN, a resource name, or a key identifier with its version.
+        endpoint: Where the service is, if not where it says itself.
+        timeout_seconds: How long one connection, and one answer, may take.
+        attempts: How often a call is made in all, if the service is busy.
+    """
+
+    key: str = ""
+    endpoint: str = ""
+    timeout_seconds: float = 5.0
+    attempts: int = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShamirSettings:
     """How the key of the root key is split, and which shares were brought.
 
@@ -67,12 +85,14 @@ class ShamirSettings:
         threshold: How many of them start a host.
         folder: Empty or new folder that they are written into.
         files: The shares that were brought to this start.
+        collect: Address and port at which operators' shares are waited for instead, sealed to this enclave.
     """
 
     shares: int = 5
     threshold: int = 3
     folder: Path = DEFAULT_FOLDER
     files: tuple[Path, ...] = ()
+    collect: str = ""
 
     @property
     def paths(self) -> tuple[Path, ...]:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cloister.errors import ConfigurationError
 from cloister_host.store.canonical import canonical
 
-__all__ = ["KEY_BYTES", "MAX_WRAPPED_BYTES", "NONCE_BYTES", "Wrapped", "aad", "changed"]
+__all__ = ["KEY_BYTES", "MAX_WRAPPED_BYTES", "NONCE_BYTES", "NotOursError", "Wrapped", "aad", "changed"]
 
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
@@ -79,9 +79,13 @@ def aad(provider: str, name: str, place: str) -> bytes:
     return canonical(("cloister.unseal.v1", provider, name, place))
 
 
-def changed(provider: str) -> ConfigurationError:
+class NotOursError(ConfigurationError):
+    """What was wrapped was changed, or is of another key, provider or place."""
+
+
+def changed(provider: str) -> NotOursError:
     """The one error for bytes that do not unwrap."""
-    return ConfigurationError(
+    return NotOursError(
         f"the root key does not unseal with this provider ({provider})",
         hint="the sealed root key was changed, or sealed by another key, provider or deployment",
     )

@@ -31,6 +31,7 @@ OWN: Final = (
     "quorum",
     "receipt",
     "secret",
+    "share",
     "signer",
     "tenant",
     "token-policy",

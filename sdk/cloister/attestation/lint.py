@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from cloister.attestation.appraise import HARDWARE_IDENTITY
 from cloister.attestation.evidence import Format
-from cloister.attestation.policy import AppraisalPolicy, Reference, TeePolicy
+from cloister.attestation.policy import UNSEAL_PROVIDERS, AppraisalPolicy, Reference, TeePolicy
 
 __all__ = ["Finding", "lint"]
 
@@ -57,6 +57,8 @@ _MINIMUM: Final[Mapping[Format, tuple[str, ...]]] = {
 _BAD_STATUS: Final = {"OutOfDate", "OutOfDateConfigurationNeeded"}
 _MIXED_CASE_HEX: Final = re.compile(r"(?=.*[A-F])[0-9A-Fa-f]{32,}")
 _MAX_ACCEPTED: Final = 8
+_NOT_ATTESTED: Final = ("pkcs11", "azure-keyvault")
+"""Unseal providers that compare nothing with what attests to a host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,11 +156,26 @@ def _config(policy: AppraisalPolicy) -> Iterator[Finding]:
     if policy.environment != "hardware":
         return
     accepted = policy.config
-    if "file" in accepted.get("unseal", ()):
-        yield _error("config.unseal", "file keeps the root key beside the data", "use a KMS, an HSM or a TPM")
+    yield from _unseal(accepted.get("unseal", ()))
     if set(accepted.get("debug", ())) - {False}:
         yield _error("config.debug", "debug switches let plaintext out", "remove them")
     if accepted.get("sandbox.missing"):
         yield _warning(
             "config.sandbox.missing", "tenant code runs with fewer walls", "run on a kernel that has them"
         )
+
+
+def _unseal(accepted: tuple[Any, ...]) -> Iterator[Finding]:
+    where = "config.unseal"
+    if "file" in accepted:
+        yield _error(where, "file keeps the root key beside the data", "use a KMS, an HSM or a TPM")
+    for name in accepted:
+        if name not in UNSEAL_PROVIDERS and name != "file":
+            yield _error(where, f"there is no unseal provider {name!r}", "look at docs/unseal.md")
+    for name in _NOT_ATTESTED:
+        if name in accepted and accepted != UNSEAL_PROVIDERS:
+            yield _warning(
+                where,
+                f"{name} gives the root key to whoever has its credentials, attested or not",
+                "give them to machines of this image alone, or use aws-kms, tpm2 or shamir",
+            )

@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 from cloister.attestation.evidence import Environment, Format
 from cloister.errors import AppraisalError, ConfigurationError
 
-__all__ = ["AppraisalPolicy", "Reference", "TeePolicy", "lookup", "same"]
+__all__ = ["UNSEAL_PROVIDERS", "AppraisalPolicy", "Reference", "TeePolicy", "lookup", "same"]
 
 MAX_POLICY_CHARS: Final = 256 * 1024
 MAX_REFERENCES: Final = 64
@@ -21,8 +21,10 @@ VERSION: Final = 1
 _DEPLOYMENT: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 _ENVIRONMENTS: Final = ("hardware", "simulated", "test")
 _TCB_FORMATS: Final = (Format.TDX, Format.SGX)
+UNSEAL_PROVIDERS: Final = ("shamir", "pkcs11", "tpm2", "aws-kms", "gcp-kms", "azure-keyvault")
+"""What may seal a root key outside development (docs/unseal.md)."""
 _HARDWARE_CONFIG: Final[Mapping[str, tuple[Any, ...]]] = {
-    "unseal": ("shamir", "pkcs11", "tpm2", "aws-kms", "gcp-kms", "azure-keyvault"),
+    "unseal": UNSEAL_PROVIDERS,
     "debug": (False,),
     "sandbox.missing": (),
 }

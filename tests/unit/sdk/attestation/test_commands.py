@@ -170,6 +170,7 @@ ZERO = [{"name": "debug", "pcr0": "00" * 48}]
             "tcb_status",
         ),
         (SOUND | {"config": {"unseal": ["file"]}}, "config.unseal"),
+        (SOUND | {"config": {"unseal": ["aws_kms"]}}, "no unseal provider"),
         (SOUND | {"config": {"debug": ["log-payloads"]}}, "config.debug"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -193,8 +194,9 @@ def test_a_policy_that_accepts_too_much_is_found(tmp_path: Path, content: dict[s
         ),
         ({key: value for key, value in SOUND.items() if key != "not_after"}, "not_after"),
         (SOUND | {"config": {"sandbox.missing": ["landlock"]}}, "sandbox.missing"),
+        (SOUND | {"config": {"unseal": ["azure-keyvault"]}}, "attested or not"),
     ],
-    ids=["old firmware", "any hardware", "no expiry", "weaker sandbox"],
+    ids=["old firmware", "any hardware", "no expiry", "weaker sandbox", "unattested unseal"],
 )
 def test_a_warning_fails_only_when_strict(tmp_path: Path, content: dict[str, Any], where: str) -> None:
     code, output = run_lint(tmp_path, content)
