@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import anyio
+import anyio.to_thread
 from starlette.applications import Starlette
 
 import cloister
-from cloister.errors import ConfigurationError
+from cloister.errors import ConfigurationError, UnavailableError
 from cloister_host.attester import Attester
 from cloister_host.attester.machine import Machine
 from cloister_host.attester.parts import build_attester
@@ -35,6 +38,8 @@ from cloister_host.identity.issuer_fetch import EgressFetch
 from cloister_host.keymanager.root import RootKey
 from cloister_host.keymanager.scheduler import Scheduler
 from cloister_host.keysets import KeysetManager
+from cloister_host.replicas.endpoints import peer_application, peer_routes
+from cloister_host.replicas.parts import Replicas, build_replicas
 from cloister_host.services import Services, bootstrap, build_services
 from cloister_host.settings import HostSettings
 from cloister_host.store import Database, Store
@@ -59,12 +64,15 @@ class Host:
     """A host, built and ready to be served."""
 
     app: Starlette
+    peer_app: Starlette
+    stopping: Callable[[], None]
     keysets: KeysetManager
     services: Services
     machine: Machine
     trust_anchors: tuple[bytes, ...] | None
     deployment: str
     sandbox: str
+    replicas: Replicas
 
 
 def initialize(
@@ -149,26 +157,19 @@ def build(
         stack.callback(sandbox.close)
         parts = build_attester(settings.attester, state=settings.state, clock=clock, attester=attester)
         stack.callback(parts.endorser.close)
-        database = Database(settings.database_url)
+        database = Database(settings.database_url, shared=settings.workers > 1)
         stack.callback(database.close)
         database.migrate()
         unseal = open_unseal(settings, parts)
         root = unseal_root(
             database, unseal, parts.machine.environment, accept_file_unseal=settings.accept_file_unseal
         )
+        witness = HttpWitness(*settings.witness) if settings.witness else None
         egress_settings = EgressSettings(
             trust_anchors=b"".join(path.read_bytes() for path in settings.egress_trust_anchors),
             allow_private_addresses=settings.egress_allow_private_addresses,
             outbound=settings.way_out,
         )
-        issuers_egress = Egress(egress_settings)
-        stack.callback(issuers_egress.close)
-        store = Store(database, root.row_keys())
-        guardian = _guardian(settings, store, root)
-        guardian.check()
-        stack.callback(guardian.close)
-        services = build_services(store, root, clock, fetch=EgressFetch(issuers_egress))
-        witness = HttpWitness(*settings.witness) if settings.witness else None
         config = {
             "version": cloister.__version__,
             "store": database.kind,
@@ -186,15 +187,18 @@ def build(
             },
             "debug": list(egress_settings.debug_switches),
         }
-        keysets = KeysetManager(
-            deployment_key=root.deployment_key,
-            log_key=root.log_key,
-            attester=parts.attester,
-            endorsements=parts.endorser.current,
-            config=config,
-            holders=(parts.machine.holder(),),
-            clock=clock,
+        issuers_egress = Egress(egress_settings)
+        stack.callback(issuers_egress.close)
+        store = Store(database, root.row_keys())
+        services = build_services(store, root, clock, fetch=EgressFetch(issuers_egress))
+        replicas = build_replicas(
+            settings, root=root, parts=parts, services=services, config=config, clock=clock
         )
+        stack.callback(replicas.peers.close)
+        keysets = replicas.keysets
+        guardian = _guardian(settings, store, root)
+        guardian.check({} if settings.alone else replicas.peers.join())
+        stack.callback(guardian.close)
         functions = build_functions(
             services,
             signer=keysets,
@@ -209,18 +213,20 @@ def build(
         sequencer = Sequencer(services.audit, services.log)
         stack.callback(sequencer.close)
         proofs = LogService(services.log, services.audit, services.grants, keysets, EvidenceArchive(keysets))
-        operations = {**services.operations(), **functions.operations(), **proofs.operations()}
+        operations = {
+            **services.operations(),
+            **functions.operations(),
+            **proofs.operations(),
+            **replicas.holders.operations(),
+        }
         metrics = Metrics()
 
-        def facts() -> Mapping[str, Any]:
-            services.log.require_intact()
-            guardian.require_intact()
-            with services.store.begin():
-                keyset = keysets.keyset()
-            return {"status": "ready", "deployment": keyset.deployment, **keyset.config}
+        ending = threading.Event()
 
         @asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+            if not settings.alone:
+                await anyio.to_thread.run_sync(replicas.peers.start)
             guardian.start()
             sequencer.start()
             functions.start()
@@ -236,27 +242,44 @@ def build(
             ),
             keysets=keysets,
             metrics=metrics,
-            readiness=facts,
+            readiness=partial(_facts, services, guardian, keysets, ending),
             description=describe(operations, version=cloister.__version__),
             max_request_bytes=settings.max_request_bytes,
             limiter=anyio.CapacityLimiter(OPENING_THREADS),
             gate=gate,
             threads=anyio.CapacityLimiter(math.inf),
+            peers=peer_routes(replicas.giver),
         )
         yield Host(
             app=endpoints.application(lifespan=lifespan),
+            peer_app=peer_application(replicas.giver),
+            stopping=ending.set,
             keysets=keysets,
             services=services,
             machine=parts.machine,
             trust_anchors=settings.attester.anchors(),
             deployment=keysets.keyset().deployment,
             sandbox=sandbox.level,
+            replicas=replicas,
         )
+
+
+def _facts(
+    services: Services, guardian: Guardian, keysets: KeysetManager, ending: threading.Event
+) -> Mapping[str, Any]:
+    """What `/readyz` says, or an error that says why the host cannot serve."""
+    if ending.is_set():
+        raise UnavailableError("the host is stopping")
+    services.log.require_intact()
+    guardian.require_intact()
+    with services.store.begin():
+        keyset = keysets.keyset()
+    return {"status": "ready", "deployment": keyset.deployment, **keyset.config}
 
 
 def _guardian(settings: HostSettings, store: Store, root: RootKey) -> Guardian:
     anchor = None if settings.anchor is None else FileAnchor(settings.anchor)
-    return Guardian(store, root.row_keys(), anchor)
+    return Guardian(store, root.row_keys(), anchor, shared=settings.workers > 1)
 
 
 def _limits(threads: int, store: str) -> Limits:

@@ -48,6 +48,11 @@ class HostSettings:
             (`net`, `ipc`, `uts`, `cgroup`, `landlock`, `seccomp`). What is missing is attested.
         deliveries: When deliveries that failed are sent again.
         witness: URL and public key of the witness that cosigns tree heads. Its name is attested.
+        doors: URLs at which other hosts of the deployment reach this one.
+        peers: URLs of other hosts, beside those that the store names.
+        workers: How many processes on this machine share the store's file and the anchor.
+        alone: Neither ask other hosts for keys nor tell them of this one: for what looks at a deployment
+            without serving it.
     """
 
     state: Path
@@ -69,6 +74,10 @@ class HostSettings:
     accepted_missing_layers: frozenset[str] = frozenset()
     deliveries: Schedule = field(default_factory=Schedule)
     witness: tuple[str, str] | None = None
+    doors: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
+    workers: int = 1
+    alone: bool = False
 
     @property
     def database_url(self) -> str:

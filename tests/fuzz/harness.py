@@ -25,6 +25,7 @@ with atheris.instrument_imports(include=["cloister"]):
     from cloister.attestation.formats.tokens import Token, key_from_jwks
     from cloister.errors import CloisterError
     from cloister.protocol.attest import AttestationDocument
+    from cloister.protocol.handover_messages import claimed_nonce, read_hello
     from cloister.protocol.keyset import verify_keyset
     from support.evidence_vectors import DOCUMENTS
 
@@ -68,6 +69,8 @@ TARGETS: dict[str, Target] = {
     "endorsements": lambda raw: load_endorsements([raw]),
     "collateral": collateral,
     "document": AttestationDocument.from_bytes,
+    "handover-hello": read_hello,
+    "handover-claim": claimed_nonce,
     "keyset": lambda raw: verify_keyset(raw.decode("latin-1"), deployment=None),
     "policy": lambda raw: AppraisalPolicy.from_toml(raw.decode("latin-1")),
     "policy-json": lambda raw: AppraisalPolicy.from_json(raw.decode("latin-1")),

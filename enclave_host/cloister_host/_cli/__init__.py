@@ -12,6 +12,18 @@ from cloister._cli._client import write_private
 from cloister.errors import ConfigurationError
 from cloister_host._cli import root
 from cloister_host._cli._enclave import enclave, outbound_of, parent
+from cloister_host._cli._serving import (
+    Advertise,
+    DrainNotice,
+    DrainSeconds,
+    Peer,
+    TlsCertificate,
+    TlsElsewhere,
+    TlsKey,
+    Workers,
+    listening_on,
+    serve_with,
+)
 from cloister_host._cli._unseal import (
     HSM_KEY,
     SHARES_FOLDER,
@@ -192,19 +204,26 @@ def serve(  # noqa: PLR0917 (typer makes options of parameters)
         list[str] | None,
         typer.Option(help="Run functions though this machine lacks this layer; repeatable. It is attested."),
     ] = None,
-    tls_certificate: Annotated[Path | None, typer.Option(help="PEM certificate chain.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM private key.")] = None,
-    tls_elsewhere: Annotated[bool, typer.Option(help="TLS ends in front of this host.")] = False,  # noqa: FBT002 (an option)
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
+    tls_elsewhere: TlsElsewhere = False,  # noqa: FBT002 (an option)
+    workers: Workers = 1,
+    advertise: Advertise = None,
+    peer: Peer = None,
+    drain_seconds: DrainSeconds = 10.0,
+    drain_notice: DrainNotice = 0.0,
     witness: Annotated[str, typer.Option(help="URL of a witness that cosigns the audit log.")] = "",
     witness_key: Annotated[str, typer.Option(help="Its public key: name+hash+key.")] = "",
 ) -> None:
     """Serve until interrupted."""
-    from cloister_host import server  # noqa: PLC0415 (keeps --help fast)
-    from cloister_host.app import build  # noqa: PLC0415 (keeps --help fast)
-
-    address, _, port = listen.rpartition(":")
-    if not address or not port.isdecimal():
-        raise ConfigurationError("--listen must be ADDRESS:PORT", hint="for example 127.0.0.1:8787")
+    listening = listening_on(
+        listen,
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
+        tls_elsewhere=tls_elsewhere,
+        notice_seconds=drain_notice,
+        drain_seconds=drain_seconds,
+    )
     settings = HostSettings(
         state=state,
         database=_database(database, database_password_file),
@@ -222,18 +241,10 @@ def serve(  # noqa: PLR0917 (typer makes options of parameters)
         accepted_sandboxes=frozenset({"namespaces", accept_sandbox or "namespaces"}),
         accepted_missing_layers=frozenset(accept_missing_layer or ()),
         witness=(witness, witness_key) if witness else None,
+        doors=tuple(advertise or ()),
+        peers=tuple(peer or ()),
     )
-    with build(settings) as host:
-        machine = host.machine
-        typer.echo(f"deployment {host.deployment} on {listen}, {machine.format} ({machine.environment})")
-        server.serve(
-            host.app,
-            host=address.strip("[]"),
-            port=int(port),
-            tls_certificate=tls_certificate,
-            tls_key=tls_key,
-            tls_elsewhere=tls_elsewhere,
-        )
+    serve_with(settings, listening, workers=workers, announce=listen)
 
 
 @app.command()
@@ -278,7 +289,8 @@ def dev(
     with build(settings) as host:
         typer.echo(f"development host on {url}, tenant {tenant}; settings in cloister.toml")
         typer.echo(f"sandbox level: {host.sandbox}; the TEE is simulated and protects nothing here")
-        server.serve(host.app, host=address, port=int(port))
+        listening = server.Listening(address=address, port=int(port))
+        server.serve(host.app, listening, stopping=host.stopping)
 
 
 @app.command()
@@ -380,6 +392,24 @@ def accept_store_command(  # noqa: PLR0917 (typer makes options of parameters)
 
 
 @app.command()
+def holder(attester: AttesterName = "", tpm: Tpm = TPM, attester_trust_anchor: AttesterAnchor = None) -> None:
+    """Print this kind of machine, as `cloister holder add --file` takes it."""
+    import json  # noqa: PLC0415 (keeps --help fast)
+    import tempfile  # noqa: PLC0415 (keeps --help fast)
+    import time  # noqa: PLC0415 (keeps --help fast)
+
+    from cloister_host.attester.parts import build_attester  # noqa: PLC0415 (keeps --help fast)
+
+    settings = _attester(attester, tpm, attester_trust_anchor, None, fetch=True)
+    with tempfile.TemporaryDirectory() as folder:
+        parts = build_attester(settings, state=Path(folder), clock=time.time)
+        try:
+            typer.echo(json.dumps(parts.machine.holder(), indent=2))
+        finally:
+            parts.endorser.close()
+
+
+@app.command()
 def evidence(
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("evidence.bin"),
     attester: AttesterName = "",
@@ -428,6 +458,6 @@ def _write_policy(settings: HostSettings, path: Path) -> str:
     from cloister_host.app import build  # noqa: PLC0415 (keeps --help fast)
     from cloister_host.development import policy_text  # noqa: PLC0415 (keeps --help fast)
 
-    with build(settings) as host:
+    with build(replace(settings, alone=True)) as host:
         path.write_text(policy_text(host), encoding="utf-8")
         return host.deployment

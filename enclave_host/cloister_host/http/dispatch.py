@@ -31,7 +31,7 @@ from cloister_host.store import ConflictError, Tx
 from cloister_host.store.canonical import canonical, digest
 from cloister_host.store.idempotency import Done
 
-__all__ = ["Dispatcher"]
+__all__ = ["Dispatcher", "UnheldKeyError"]
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +39,10 @@ CONFLICT_WAITS_SECONDS: Final = (0.005, 0.01, 0.02, 0.04, 0.08)
 IDEMPOTENCY_KEY_CHARS: Final = range(1, 129)
 DIAGNOSES: Final = "audit."
 """What is still answered once the log was found to be tampered with."""
+
+
+class UnheldKeyError(ConfigurationError):
+    """A request is sealed to a key that is not held here."""
 
 
 class Dispatcher:
@@ -62,16 +66,21 @@ class Dispatcher:
         self._metrics = metrics
         self._clock = clock
 
-    def open(self, token: str) -> Opened:
+    def open(self, token: str, *, ask: bool = True) -> Opened:
         """Open one sealed request.
 
+        Args:
+            token: The request.
+            ask: Ask the other hosts for its key, if it is not held here. That takes time.
+
         Raises:
+            UnheldKeyError: It is sealed to a key that is not held here.
             CloisterError: It did not open. Only such outcomes are answered in the clear.
         """
         jwe, kid = request_kid(token)
-        key = self._keysets.request_key(kid)
+        key = self._keysets.request_key(kid, ask=ask)
         if key is None:
-            raise ConfigurationError(
+            raise UnheldKeyError(
                 "the request is sealed to a key this host does not hold", hint="attest again"
             )
         request = open_request(jwe, token=token, key=key, now=self._clock())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -13,14 +13,15 @@ import anyio.to_thread
 import msgspec
 import structlog
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from cloister import jose
 from cloister.errors import CloisterError, ConfigurationError, LimitError, UnavailableError
 from cloister_host.fairness import Gate, Place
-from cloister_host.http.dispatch import Dispatcher
+from cloister_host.http.bodies import read_body
+from cloister_host.http.dispatch import Dispatcher, UnheldKeyError
 from cloister_host.http.metrics import Metrics
 from cloister_host.http.problems import problem
 from cloister_host.http.requests import Opened
@@ -54,6 +55,7 @@ class Endpoints:
         limiter: How many challenges are answered and large requests opened at once.
         gate: Lets opened requests be worked on, tenants in turn.
         threads: What they are worked on with; the gate says how many that are.
+        peers: Where other hosts of the deployment ask for keys.
     """
 
     dispatcher: Dispatcher
@@ -65,6 +67,7 @@ class Endpoints:
     limiter: anyio.CapacityLimiter
     gate: Gate
     threads: anyio.CapacityLimiter
+    peers: Sequence[BaseRoute] = ()
 
     def application(self, *, lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]]) -> Starlette:
         """The ASGI application; `lifespan` starts and stops what runs beside it."""
@@ -76,6 +79,7 @@ class Endpoints:
                 Route("/readyz", self.ready),
                 Route("/metrics", self.measured),
                 Route("/openapi.json", self.described),
+                *self.peers,
             ],
             exception_handlers={Exception: _failed},
             lifespan=lifespan,
@@ -85,7 +89,7 @@ class Endpoints:
         """`POST /v1/sealed`: the one door (PROTOCOL 6)."""
         with self.metrics.in_flight.track_inprogress():
             try:
-                token = (await _read(request, self.max_request_bytes)).decode("ascii")
+                token = (await read_body(request, self.max_request_bytes)).decode("ascii")
                 reply = await self._answer(await self._open(token))
             except UnicodeDecodeError:
                 self.metrics.unopened()
@@ -98,9 +102,10 @@ class Endpoints:
         return Response(reply, media_type="application/jose")
 
     async def _open(self, token: str) -> Opened:
-        # Quicker than handing it to a thread.
+        # Quicker than handing it to a thread, unless another host has to be asked for the key.
         if len(token) <= OPENED_AT_ONCE_CHARS:
-            return self.dispatcher.open(token)
+            with suppress(UnheldKeyError):
+                return self.dispatcher.open(token, ask=False)
         return await anyio.to_thread.run_sync(self.dispatcher.open, token, limiter=self.limiter)
 
     async def _answer(self, opened: Opened) -> str | AsyncIterator[bytes]:
@@ -123,7 +128,7 @@ class Endpoints:
     async def attestation(self, request: Request) -> Response:
         """`POST /v1/attestation`: evidence over the keyset, for a fresh nonce."""
         try:
-            nonce = _nonce(await _read(request, MAX_CHALLENGE_BYTES))
+            nonce = _nonce(await read_body(request, MAX_CHALLENGE_BYTES))
             document = await anyio.to_thread.run_sync(self.keysets.document, nonce, limiter=self.limiter)
         except CloisterError as error:
             return problem(error)
@@ -164,25 +169,6 @@ async def _work(place: Place, work: Callable[[], ResultT], threads: anyio.Capaci
 async def _failed(_request: Request, error: Exception) -> Response:
     log.error("endpoint.failed", error=type(error).__name__)
     return problem(UnavailableError("the host failed to answer", retryable=False))
-
-
-async def _read(request: Request, max_bytes: int) -> bytes:
-    """The request's body, refused as soon as it is known to be too large."""
-    too_large = LimitError("the request is too large", hint=f"at most {max_bytes} bytes")
-    declared = request.headers.get("content-length", "0")
-    if not declared.isdecimal() or int(declared) > max_bytes:
-        raise too_large
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > max_bytes:
-                raise too_large
-            chunks.append(chunk)
-    except ClientDisconnect:
-        raise UnavailableError("the client went away") from None
-    return b"".join(chunks)
 
 
 def _nonce(body: bytes) -> bytes:

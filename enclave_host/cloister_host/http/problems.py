@@ -11,6 +11,7 @@ import msgspec
 from starlette.responses import Response
 
 from cloister.errors import (
+    AttestationError,
     CloisterError,
     ConfigurationError,
     DeniedError,
@@ -29,6 +30,7 @@ STATUS: Final[dict[type[CloisterError], int]] = {
     ConfigurationError: 400,
     OpenError: 400,
     EvidenceError: 400,
+    AttestationError: 403,
     IdentityError: 401,
     DeniedError: 403,
     QuorumNeededError: 403,

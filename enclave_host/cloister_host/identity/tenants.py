@@ -35,6 +35,7 @@ ADMIN: Final = "admin"
 _ADMIN_ACTIONS: Final = ROLES["admin"]
 _OPERATOR_ACTIONS: Final = (
     "tenant.manage",
+    "holder.manage",
     "principal.manage",
     "grant.manage",
     "audit.read",

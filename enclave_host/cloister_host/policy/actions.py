@@ -18,6 +18,7 @@ __all__ = ["ACTIONS", "check_action", "check_grantable", "forbidden_to", "matchi
 
 ACTIONS: Final = {
     "tenant.manage": "tenant",
+    "holder.manage": "holder",
     "principal.manage": "principal",
     "grant.manage": "principal",
     "group.manage": "group",
@@ -76,6 +77,7 @@ _NEVER_FAAS: Final = frozenset(
         "grant.manage",
         "group.manage",
         "tenant.manage",
+        "holder.manage",
         "issuer.manage",
         "quorum.manage",
         "approve",

@@ -9,10 +9,12 @@ crash, is not noticed.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hmac
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -57,6 +59,10 @@ class Anchor(Protocol):
         """Replace it, durably; after a crash it is the old statement or the new one."""
         ...
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep the other processes of this host from writing it."""
+        ...
+
 
 class FileAnchor:
     """A file on a medium that neither the database's owner nor its backups reach.
@@ -79,6 +85,19 @@ class FileAnchor:
             return None
         except OSError as error:
             raise UnavailableError(f"the anchor cannot be read ({type(error).__name__})") from None
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep the other processes of this host from writing it."""
+        try:
+            lock = os.open(self._path.with_name(f"{self._path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise UnavailableError(f"the anchor cannot be written ({type(error).__name__})") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
 
     def write(self, statement: bytes) -> None:
         """Replace it, durably."""
@@ -112,9 +131,11 @@ class Guardian:
         store: The store.
         keys: Row keys of the deployment.
         anchor: None where there is none: then a rollback across a restart is not noticed.
+        shared: Other processes of this host keep the same anchor.
     """
 
-    def __init__(self, store: Store, keys: RowKeys, anchor: Anchor | None) -> None:
+    def __init__(self, store: Store, keys: RowKeys, anchor: Anchor | None, *, shared: bool = False) -> None:
+        self._shared = shared
         self._store = store
         self._keys = keys
         self._anchor = anchor
@@ -123,17 +144,26 @@ class Guardian:
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def check(self) -> None:
-        """Read the whole store and compare it with its own digests, and with the anchor.
+    def check(self, seen: Mapping[str, int] | None = None) -> None:
+        """Read the whole store and compare it with its own digests, with other hosts, and with the anchor.
 
         What was changed of single rows stops nobody but those who need them; `require_intact` tells.
 
+        Args:
+            seen: The highest counter of each tenant that other hosts have seen before now.
+
         Raises:
-            RolledBackError: The store is behind its anchor, or the anchor is not this deployment's.
+            RolledBackError: The store is behind its anchor or other hosts, or the anchor is not this
+                deployment's.
             ConfigurationError: An anchor is asked for and there is none.
         """
         self._scrub()
         counters = self._store.counters()
+        if any(counters.get(tenant, -1) < least for tenant, least in (seen or {}).items()):
+            raise RolledBackError(
+                "the store is older than other hosts of this deployment have seen it",
+                hint="point every host at the same database; restore a later copy if it was restored",
+            )
         if self._anchor is None:
             return
         anchored = self._anchored(self._anchor)
@@ -158,8 +188,14 @@ class Guardian:
         counters = self._store.counters()
         if self._anchor is None or counters == self._written:
             return
-        statement = _Statement(deployment=self._keys.deployment, counters=dict(counters))
-        self._anchor.write(canonical(msgspec.structs.replace(statement, mac=self._mac(statement))))
+        with self._anchor.alone():
+            highest = dict(counters)
+            if self._shared:
+                # The other processes have seen changes that this one has not.
+                for tenant, least in self._anchored(self._anchor).items():
+                    highest[tenant] = max(least, highest.get(tenant, 0))
+            statement = _Statement(deployment=self._keys.deployment, counters=highest)
+            self._anchor.write(canonical(msgspec.structs.replace(statement, mac=self._mac(statement))))
         self._written = counters
 
     def start(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ from cloister.errors import ConfigurationError, UnavailableError
 from cloister_host.fairness import aside
 from cloister_host.store.durability import LogFlush
 from cloister_host.store.statements import Rows, compiled
+from cloister_host.store.turns import Turns
 
 __all__ = ["ConflictError", "Database", "Session", "with_password"]
 
@@ -122,9 +123,11 @@ class Database:
 
     Args:
         url: An SQLAlchemy URL, such as `sqlite:////var/lib/cloister/host.db`.
+        shared: Other processes of this host write to the same SQLite file. That somebody else has written
+            then tells nothing; rows in memory are compared by the scrub, as with PostgreSQL.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, shared: bool = False) -> None:
         parsed = _parse_url(url)
         self.kind: Final = parsed.get_backend_name()
         self._flush: LogFlush | None = None
@@ -132,6 +135,7 @@ class Database:
         self._writer = threading.Lock() if self.kind == "sqlite" else None
         self._kept: Any = None
         self._version = 0
+        self._turns: Turns | None = None
         if self.kind == "sqlite":
             if not parsed.database or parsed.database == ":memory:":
                 raise ConfigurationError("the store needs a file", hint="sqlite:////path/to/host.db")
@@ -142,6 +146,7 @@ class Database:
             )
             event.listen(self._engine, "connect", _prepare_sqlite)
             self._flush = LogFlush(Path(parsed.database).resolve())
+            self._turns = Turns(Path(parsed.database).resolve()) if shared else None
         else:
             self._engine = _postgresql(parsed)
         self._errors: Final = self._engine.dialect.loaded_dbapi.Error
@@ -159,11 +164,12 @@ class Database:
         """
         try:
             with self._alone(), self._connection() as connection:
-                session = Session(connection, self._engine.dialect)
+                session, others = Session(connection, self._engine.dialect), False
                 if self._writer is not None:
                     connection.execute("BEGIN IMMEDIATE")
                     [version] = connection.execute("PRAGMA data_version").fetchone()
-                    session.disturbed, self._version = version != self._version, version
+                    others, self._version = version != self._version, version
+                    session.disturbed = others and self._turns is None
                 try:
                     if alone and self._writer is None:
                         session.execute(_LOCK, {"key": _ALONE})
@@ -176,7 +182,8 @@ class Database:
                     session.close()
                     connection.rollback()
                     raise
-                if self._flush is not None and session.wrote:
+                # What another process has committed may not be on the disk yet, and is answered with here.
+                if self._flush is not None and (session.wrote or others):
                     self._flush.written()
                 session.committed()
             # Also a transaction that wrote nothing may answer with what another has just written.
@@ -209,7 +216,7 @@ class Database:
                 applied is not the one this host carries.
         """
         known = _migrations()
-        with self.begin() as session:
+        with self.begin(alone=True) as session:
             session.execute(_MIGRATION_TABLE)
             applied: dict[str, str] = {row[0]: row[1] for row in session.execute(_APPLIED)}
             if unknown := applied.keys() - known.keys():
@@ -233,6 +240,9 @@ class Database:
         if self._kept is not None:
             self._kept.close()
             self._kept = None
+        if self._turns is not None:
+            self._turns.close()
+            self._turns = None
         self._engine.dispose()
 
     @contextmanager
@@ -244,7 +254,8 @@ class Database:
         if not self._writer.acquire(timeout=BUSY_SECONDS):
             raise UnavailableError("the store is busy")
         try:
-            yield
+            with self._turns.turn() if self._turns is not None else nullcontext():
+                yield
         finally:
             self._writer.release()
 

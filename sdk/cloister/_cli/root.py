@@ -21,6 +21,7 @@ OWN: Final = (
     "function",
     "grant",
     "group",
+    "holder",
     "issuer",
     "key",
     "object",

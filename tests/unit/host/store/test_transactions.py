@@ -184,7 +184,7 @@ def test_every_protected_table_has_the_columns_that_rows_need(host: HostWorld) -
         "outbox_due",
         "jobs_due",
     }
-    plain |= {"log_tiles", "log_heads", "log_tenants", "receipt_evidence"}
+    plain |= {"log_tiles", "log_heads", "log_tenants", "receipt_evidence", "replicas"}
     tables = {name for [name] in host.pen("SELECT name FROM sqlite_master WHERE type = 'table'")} - plain
     assert {"grants", "principals", "api_keys", "keys", "key_versions", "tenants"} <= tables
     for table in tables - {"tenant_states", "tenant_changes"}:
