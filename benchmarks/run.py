@@ -29,6 +29,7 @@ TABLES = (
     "attestation",
     "authorise",
     "capacity",
+    "replicas",
 )
 SCRIPTS = ("tokenization",)
 RESULTS = Path(__file__).parent / "results"

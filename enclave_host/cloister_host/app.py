@@ -157,7 +157,11 @@ def build(
         stack.callback(sandbox.close)
         parts = build_attester(settings.attester, state=settings.state, clock=clock, attester=attester)
         stack.callback(parts.endorser.close)
-        database = Database(settings.database_url, shared=settings.workers > 1)
+        database = Database(
+            settings.database_url,
+            shared=settings.workers > 1,
+            timeout_seconds=settings.database_timeout_seconds,
+        )
         stack.callback(database.close)
         database.migrate()
         unseal = open_unseal(settings, parts)

@@ -121,10 +121,14 @@ class KeysetManager:
         """
         with self._lock:
             self._require_holder()
-            if self._keyset is None or self._clock() >= self._keyset.expires - OVERLAP_SECONDS:
+            if self._keyset is None or not self._is_current(self._keyset):
                 self._publish(self._longest(OVERLAP_SECONDS) or self._draw())
             assert self._keyset is not None
             return self._keyset
+
+    def _is_current(self, keyset: Keyset) -> bool:
+        """Whether a keyset may still be shown: not near its end, nor from a time that the clock jumped to."""
+        return keyset.issued_at - GRACE_SECONDS <= self._clock() < keyset.expires - OVERLAP_SECONDS
 
     def rotate(self) -> None:
         """Begin a new epoch: a new request key and receipt key; the old ones end with their overlap."""
@@ -222,8 +226,13 @@ class KeysetManager:
 
     def _longest(self, seconds: int) -> _HeldKey | None:
         """The request key of these holders that lives longest, if it lives longer than so many seconds."""
-        until = self._clock() + seconds
-        own = [key for key in self._request_keys if key.holders_version == self._holders_version]
+        now = self._clock()
+        until = now + seconds
+        own = [
+            key
+            for key in self._request_keys
+            if key.holders_version == self._holders_version and key.public.not_before <= now
+        ]
         found = max(own, key=lambda key: (key.public.expires, key.public.kid), default=None)
         return found if found is not None and found.public.expires > until else None
 
@@ -241,7 +250,11 @@ class KeysetManager:
         now, expires = int(self._clock()), request.public.expires
         self._receipt_key = _held("receipt", "EdDSA", now, expires=expires)
         self._delivery_key = _held("delivery", "EdDSA", now, expires=expires)
-        older = [key.public for key in self._request_keys if now < key.public.expires <= expires]
+        older = [
+            key.public
+            for key in self._request_keys
+            if key.public.valid_at(now) and key.public.expires <= expires
+        ]
         older = sorted(older, key=lambda key: key.expires)[-MAX_NAMED:]
         self._keyset = sign_keyset(
             keys=(

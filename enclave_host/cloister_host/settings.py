@@ -25,6 +25,8 @@ class HostSettings:
     Attributes:
         state: Directory of the embedded default: database, sealed root key.
         database: URL of a PostgreSQL database, or of another SQLite file; the embedded one if empty.
+        database_timeout_seconds: After so long without an answer the database counts as lost, and every
+            request ends: what a revocation could have changed is answered for no longer.
         anchor: File outside the database's and its backups' reach that tells whether the store was rolled
             back. Without one, a rollback while no host runs is not noticed, and the configuration says so.
         attester: How this host proves what it is; by default the strongest TEE that answers.
@@ -57,6 +59,7 @@ class HostSettings:
 
     state: Path
     database: str = field(default="", repr=False)
+    database_timeout_seconds: float = 15.0
     anchor: Path | None = None
     attester: AttesterSettings = field(default_factory=AttesterSettings)
     unseal: str = "file"

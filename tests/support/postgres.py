@@ -32,7 +32,7 @@ class Cluster:
 
     def __init__(self, folder: Path, programs: Path) -> None:
         self.folder = folder
-        self._programs = programs
+        self.programs = programs
         self._names = itertools.count()
 
     def database(self) -> str:
@@ -55,7 +55,7 @@ class Cluster:
         """Run one of PostgreSQL's programs as the user that owns the cluster."""
         user = _USER if os.geteuid() == 0 else None
         subprocess.run(
-            [self._programs / program, *arguments],
+            [self.programs / program, *arguments],
             user=user,
             cwd=self.folder,
             check=True,

@@ -14,6 +14,7 @@ from cloister_host._cli import root
 from cloister_host._cli._enclave import enclave, outbound_of, parent
 from cloister_host._cli._serving import (
     Advertise,
+    DatabaseTimeout,
     DrainNotice,
     DrainSeconds,
     Peer,
@@ -210,6 +211,7 @@ def serve(  # noqa: PLR0917 (typer makes options of parameters)
     workers: Workers = 1,
     advertise: Advertise = None,
     peer: Peer = None,
+    database_timeout: DatabaseTimeout = 15.0,
     drain_seconds: DrainSeconds = 10.0,
     drain_notice: DrainNotice = 0.0,
     witness: Annotated[str, typer.Option(help="URL of a witness that cosigns the audit log.")] = "",
@@ -241,6 +243,7 @@ def serve(  # noqa: PLR0917 (typer makes options of parameters)
         accepted_sandboxes=frozenset({"namespaces", accept_sandbox or "namespaces"}),
         accepted_missing_layers=frozenset(accept_missing_layer or ()),
         witness=(witness, witness_key) if witness else None,
+        database_timeout_seconds=database_timeout,
         doors=tuple(advertise or ()),
         peers=tuple(peer or ()),
     )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Advertise",
+    "DatabaseTimeout",
     "DrainNotice",
     "DrainSeconds",
     "Peer",
@@ -49,6 +50,13 @@ Advertise = Annotated[
 Peer = Annotated[
     list[str] | None,
     typer.Option(help="URL of another host of this deployment, beside those in the store; repeatable."),
+]
+DatabaseTimeout = Annotated[
+    float,
+    typer.Option(
+        "--database-timeout-seconds",
+        help="After so long without an answer PostgreSQL counts as lost, and nothing is answered without it.",
+    ),
 ]
 TlsCertificate = Annotated[Path | None, typer.Option(help="PEM certificate chain.")]
 TlsKey = Annotated[Path | None, typer.Option(help="PEM private key.")]

@@ -282,7 +282,8 @@ class Log:
             deployment=self._store.deployment,
             size=size,
             root=root,
-            time=int(self._clock() * 1000),
+            # Never behind the head before: clocks differ between replicas, and jump.
+            time=max(int(self._clock() * 1000), previous.time + 1 if previous else 0),
             previous=previous,
             key=self.key,
         )

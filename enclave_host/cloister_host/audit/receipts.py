@@ -114,6 +114,8 @@ class Receipts:
             claims: What everyone who is shown the receipt may read beside what the entry names.
             disclosures: What only whoever got the sealed reply can show.
         """
+        # Evidence first: it must not be younger than the receipt that it stands behind.
+        self._signer.staple()
         entry, at = recorded.content, int(self._clock())
         receipt = self._signer.issue_receipt(
             {

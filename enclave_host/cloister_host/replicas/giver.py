@@ -46,6 +46,9 @@ class Giver:
         store: Where hand-overs are recorded; its counters go along.
         audit: The log.
         clock: Epoch seconds.
+
+    Attributes:
+        follow: Follows the list of holders as it stands now.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Giver:
         audit: Audit,
         clock: Callable[[], float],
     ) -> None:
+        self.follow: Callable[[], object] = lambda: None
         self._terms = terms
         self._prove = prove
         self._keysets = keysets
@@ -76,6 +80,7 @@ class Giver:
             AttestationError: The hand-over is refused.
             UnavailableError: This host has no evidence now, or may hold no keys itself.
         """
+        self.follow()
         self._keysets.keyset()
         terms, nonce = self._terms(), os.urandom(NONCE_BYTES)
         with _refusals():

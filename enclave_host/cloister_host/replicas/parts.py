@@ -76,26 +76,29 @@ def build_replicas(
         return _terms(settings, parts, current, config=config, deployment=root.deployment)
 
     prove = partial(_prove, parts)
+    giver = Giver(
+        terms=terms,
+        prove=prove,
+        keysets=keysets,
+        deployment_key=root.deployment_key,
+        store=services.store,
+        audit=services.audit,
+        clock=clock,
+    )
+    peers = Peers(
+        store=services.store,
+        keysets=keysets,
+        asking=Asking(terms=terms, prove=prove, clock=clock),
+        machine=machine,
+        doors=settings.doors,
+        seeds=settings.peers,
+        clock=clock,
+    )
+    giver.follow = peers.follow
     return Replicas(
         keysets=keysets,
-        giver=Giver(
-            terms=terms,
-            prove=prove,
-            keysets=keysets,
-            deployment_key=root.deployment_key,
-            store=services.store,
-            audit=services.audit,
-            clock=clock,
-        ),
-        peers=Peers(
-            store=services.store,
-            keysets=keysets,
-            asking=Asking(terms=terms, prove=prove, clock=clock),
-            machine=machine,
-            doors=settings.doors,
-            seeds=settings.peers,
-            clock=clock,
-        ),
+        giver=giver,
+        peers=peers,
         holders=HolderService(machine, services.grants, services.audit),
     )
 

@@ -201,10 +201,16 @@ class Peers:
         with self._round:
             others = self._look()
             self._keysets.draw_ahead()
+            # Before anything that may take its time: others look for these keys from now on.
+            self._announce()
             for replica in others:
                 if not all(map(self._keysets.holds, replica.keys)):
                     self._pull_patiently(replica)
             self._announce()
+
+    def follow(self) -> None:
+        """Follow the list of holders as it stands now, because another host may know a newer one."""
+        self._look()
 
     def find(self, kid: str) -> None:
         """Look for a request key that a request was sealed to, if any host says that it has it.
@@ -220,6 +226,8 @@ class Peers:
                 return
             for replica in self._look():
                 if kid in replica.keys and not self._keysets.holds(kid):
+                    # Somebody waits for this key: it was announced, so its host is there.
+                    self._patience.pop(replica.id, None)
                     self._pull_patiently(replica)
         finally:
             self._round.release()
@@ -260,7 +268,7 @@ class Peers:
             patience.until = time.monotonic() + patience.seconds
             patience.seconds = min(2 * patience.seconds, LONGEST_AGAIN_SECONDS)
         else:
-            del self._patience[replica.id]
+            self._patience.pop(replica.id, None)
 
     def _pull(self, doors: Sequence[str]) -> HandedOver:
         _, version = self._keysets.holders

@@ -125,9 +125,10 @@ class Database:
         url: An SQLAlchemy URL, such as `sqlite:////var/lib/cloister/host.db`.
         shared: Other processes of this host write to the same SQLite file. That somebody else has written
             then tells nothing; rows in memory are compared by the scrub, as with PostgreSQL.
+        timeout_seconds: After so long without an answer PostgreSQL counts as lost, and what was asked ends.
     """
 
-    def __init__(self, url: str, *, shared: bool = False) -> None:
+    def __init__(self, url: str, *, shared: bool = False, timeout_seconds: float = BUSY_SECONDS) -> None:
         parsed = _parse_url(url)
         self.kind: Final = parsed.get_backend_name()
         self._flush: LogFlush | None = None
@@ -148,7 +149,7 @@ class Database:
             self._flush = LogFlush(Path(parsed.database).resolve())
             self._turns = Turns(Path(parsed.database).resolve()) if shared else None
         else:
-            self._engine = _postgresql(parsed)
+            self._engine = _postgresql(parsed, timeout_seconds)
         self._errors: Final = self._engine.dialect.loaded_dbapi.Error
 
     @contextmanager
@@ -294,13 +295,13 @@ _LAZY_COMMIT: Final = text("SET LOCAL synchronous_commit TO off")
 _TRY_AGAIN: Final = frozenset({"40001", "40P01"})
 
 
-def _postgresql(url: sqlalchemy.URL) -> sqlalchemy.Engine:
+def _postgresql(url: sqlalchemy.URL, timeout_seconds: float) -> sqlalchemy.Engine:
     """A pool of connections that notice a database that hangs.
 
     Raises:
         ConfigurationError: The driver is not installed.
     """
-    milliseconds = int(BUSY_SECONDS * 1000)
+    milliseconds = int(timeout_seconds * 1000)
     given = url.query.get("options", "")
     limits = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
     try:
@@ -308,11 +309,11 @@ def _postgresql(url: sqlalchemy.URL) -> sqlalchemy.Engine:
             url,
             pool_size=16,
             max_overflow=32,
-            pool_timeout=BUSY_SECONDS,
+            pool_timeout=timeout_seconds,
             pool_pre_ping=True,
             isolation_level="READ COMMITTED",
             connect_args={
-                "connect_timeout": int(BUSY_SECONDS),
+                "connect_timeout": max(2, int(timeout_seconds)),  # libpq takes less than two for two
                 "keepalives_idle": 5,
                 "keepalives_interval": 2,
                 "keepalives_count": 3,
