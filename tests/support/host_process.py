@@ -100,7 +100,7 @@ class HostProcess:
 
     def is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/readyz", timeout=30):
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=8):
                 return True
         except (urllib.error.URLError, OSError):
             return False
@@ -173,12 +173,23 @@ def policy_of(*images: str) -> AppraisalPolicy:
 
 
 def client(
-    transport: Any, api_key: str, *, tenant: str = "system", images: tuple[str, ...] = ("image-1",)
+    transport: Any,
+    api_key: str,
+    *,
+    tenant: str = "system",
+    images: tuple[str, ...] = ("image-1",),
+    timeout_seconds: float = 60.0,
 ) -> Client:
     """A client that accepts these images."""
     if isinstance(transport, str):
         transport = HttpTransport(transport)
-    return Client(tenant=tenant, policy=policy_of(*images), identity=ApiKey(api_key), transport=transport)
+    return Client(
+        tenant=tenant,
+        policy=policy_of(*images),
+        identity=ApiKey(api_key),
+        transport=transport,
+        timeout_seconds=timeout_seconds,
+    )
 
 
 def main() -> None:
