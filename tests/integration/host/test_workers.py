@@ -75,7 +75,14 @@ class Served:
     def stop(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(90)
+            until(self.ended)
+
+    def ended(self) -> bool:
+        """Whether all is over; workers that still take requests are told that it is enough."""
+        for pid in self.workers() if self.process.poll() is None else []:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        return self.process.poll() is not None
 
 
 def init(folder: Path, *options: str) -> None:
@@ -187,15 +194,7 @@ def test_before_it_stops_it_says_so_and_takes_requests_a_little_longer(folder: P
 
         until(refuses)
         operator.call("tenant.list", {})
-
-        def ended() -> bool:
-            # Another signal, and a worker does not wait for the end of the notice.
-            for pid in served.workers() if served.process.poll() is None else []:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)
-            return served.process.poll() is not None
-
-        until(ended)
+        until(served.ended)
         assert served.process.returncode == 0
 
 
