@@ -30,12 +30,12 @@ from cloister_host.egress.settings import EgressSettings
 from cloister_host.fairness import Gate, Limits, Shares
 from cloister_host.functions.parts import build_functions
 from cloister_host.functions.sandbox.choose import choose_sandbox, missing_layers
+from cloister_host.guarding import guardian_of
 from cloister_host.http.description import describe
 from cloister_host.http.dispatch import Dispatcher
 from cloister_host.http.endpoints import Endpoints
 from cloister_host.http.metrics import Metrics
 from cloister_host.identity.issuer_fetch import EgressFetch
-from cloister_host.keymanager.root import RootKey
 from cloister_host.keymanager.scheduler import Scheduler
 from cloister_host.keysets import KeysetManager
 from cloister_host.replicas.endpoints import peer_application, peer_routes
@@ -103,7 +103,7 @@ def initialize(
         )
         store = Store(database, root.row_keys())
         operator_key = bootstrap(build_services(store, root, clock))
-        _guardian(settings, store, root).anchor_now()
+        guardian_of(settings, store, root.row_keys()).anchor_now()
     finally:
         database.close()
     return operator_key
@@ -131,7 +131,7 @@ def accept_store(
         )
         store = Store(database, root.row_keys())
         store.verify()
-        _guardian(settings, store, root).anchor_now()
+        guardian_of(settings, store, root.row_keys()).anchor_now(anew=True)
     finally:
         database.close()
 
@@ -174,6 +174,8 @@ def build(
             allow_private_addresses=settings.egress_allow_private_addresses,
             outbound=settings.way_out,
         )
+        store = Store(database, root.row_keys())
+        guardian = guardian_of(settings, store, root.row_keys())
         config = {
             "version": cloister.__version__,
             "store": database.kind,
@@ -184,6 +186,7 @@ def build(
                 "layers": list(sandbox.layers),
                 "missing": missing_layers(sandbox),
             },
+            "incarnation": guardian.incarnation,
             "anchor": "none" if settings.anchor is None else FileAnchor.name,
             "log": {
                 "merge_delay_seconds": MERGE_DELAY_SECONDS,
@@ -193,14 +196,12 @@ def build(
         }
         issuers_egress = Egress(egress_settings)
         stack.callback(issuers_egress.close)
-        store = Store(database, root.row_keys())
         services = build_services(store, root, clock, fetch=EgressFetch(issuers_egress))
         replicas = build_replicas(
             settings, root=root, parts=parts, services=services, config=config, clock=clock
         )
         stack.callback(replicas.peers.close)
         keysets = replicas.keysets
-        guardian = _guardian(settings, store, root)
         guardian.check({} if settings.alone else replicas.peers.join())
         stack.callback(guardian.close)
         functions = build_functions(
@@ -279,11 +280,6 @@ def _facts(
     with services.store.begin():
         keyset = keysets.keyset()
     return {"status": "ready", "deployment": keyset.deployment, **keyset.config}
-
-
-def _guardian(settings: HostSettings, store: Store, root: RootKey) -> Guardian:
-    anchor = None if settings.anchor is None else FileAnchor(settings.anchor)
-    return Guardian(store, root.row_keys(), anchor, shared=settings.workers > 1)
 
 
 def _limits(threads: int, store: str) -> Limits:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from cloister_host.audit import Audit, Log
 from cloister_host.audit.service import AuditService
+from cloister_host.backups.service import BackupService
 from cloister_host.identity.api_keys import ApiKeyHasher
 from cloister_host.identity.identity import Identity
 from cloister_host.identity.issuer_keys import Fetch, IssuerKeys
@@ -70,6 +71,7 @@ class Services:
     secrets: Secrets
     replay: ReplayGuard
     idempotency: Idempotency
+    backups: BackupService
 
     def chores(self) -> Sequence[Chore]:
         """What the scheduler does for these services."""
@@ -92,6 +94,7 @@ class Services:
             **self.tokenization.operations(),
             **self.secrets.operations(),
             **self.audit_service.operations(),
+            **self.backups.operations(),
         }
 
 
@@ -173,6 +176,16 @@ def build_services(
         secrets=Secrets(grants=grants, quorum=quorum, audit=audit, clock=forward),
         replay=ReplayGuard(clock),
         idempotency=Idempotency(clock),
+        backups=BackupService(
+            store=store,
+            keys=root.row_keys(),
+            deployment_key=root.deployment_key,
+            log_key=root.log_key,
+            grants=grants,
+            quorum=quorum,
+            audit=audit,
+            clock=clock,
+        ),
     )
 
 

@@ -7,7 +7,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -144,6 +144,21 @@ class Client(
 
     # --- the host ---
 
+    def receive(
+        self, op: str, payload: Mapping[str, Any], take: Callable[[Mapping[str, Any]], object]
+    ) -> None:
+        """Run an operation whose results come as a stream, in constant memory.
+
+        Args:
+            op: The operation.
+            payload: What it takes.
+            take: Given each result as it arrives. All of it is whole once this method returns.
+
+        Raises:
+            CloisterError: What ended the stream; drop what was taken.
+        """
+        self._run(self._flows.receive(op, payload, take))
+
     @property
     def tree_head(self) -> TreeHead | None:
         """The last head of the host's audit log that was accepted; None before the first reply."""
@@ -182,7 +197,7 @@ class Client(
                     case Authenticate() as step:
                         outcome = self._flows.credential(step)
                     case Send() as step:
-                        outcome = self._post("/v1/sealed", step.body, JOSE_TYPE)
+                        outcome = self._send(step)
                     case Wait() as step:
                         time.sleep(step.seconds)
                         outcome = None
@@ -223,6 +238,24 @@ class Client(
         """Appraise the host before its keyset ends; if that fails, a later call will say why."""
         with suppress(CloisterError):
             self._attest(Attest(fresh=True), timeout_seconds=RENEWAL_TIMEOUT_SECONDS)
+
+    def _send(self, step: Send) -> Response | None:
+        if step.sink is None:
+            return self._post("/v1/sealed", step.body, JOSE_TYPE)
+        stream = getattr(self._transport, "stream", None)
+        if stream is None:
+            raise ConfigurationError("this transport takes no streams", hint="use the default transport")
+        try:
+            answer: Response = stream(
+                "/v1/sealed",
+                step.body,
+                content_type=JOSE_TYPE,
+                timeout_seconds=self._timeout_seconds,
+                sink=step.sink,
+            )
+        except TransportError:
+            return None
+        return answer
 
     def _post(
         self, path: str, body: bytes, content_type: str, timeout_seconds: float | None = None

@@ -71,6 +71,21 @@ class HostWorld:
         self.admin_key: str = self.call(self.operator, "tenant.create", tenant="acme").api_key
         self.call(self.operator, "tenant.create", tenant="globex")
 
+    @classmethod
+    def over(cls, url: str, store: Store, root: RootKey, services: Services, clock: Clock) -> HostWorld:
+        """A host that was initialised elsewhere; the store stays its opener's to close."""
+        self = cls.__new__(cls)
+        self.url = url
+        self.path = Path(url.removeprefix("sqlite:///"))
+        self.clock, self.root, self.store, self.services = clock, root, store, services
+        self.monotonic = Clock()
+        self._stores = []
+        self.operations = services.operations()
+        self.operator = caller("operator", tenant=SYSTEM_TENANT)
+        self.admin = caller()
+        self.other_admin = caller(tenant="globex")
+        return self
+
     def call(self, who: Caller, op: str, /, **payload: Any) -> Any:
         """One operation in one transaction, its payload as it comes off the wire."""
         operation = self.operations[op]

@@ -394,6 +394,76 @@ def accept_store_command(  # noqa: PLR0917 (typer makes options of parameters)
     typer.echo(f"anchored in {anchor}")
 
 
+@app.command("restore")
+def restore_command(  # noqa: PLR0917 (typer makes options of parameters)
+    backup: Annotated[Path, typer.Argument(help="A backup, from `cloister backup create`.")],
+    key: Annotated[Path, typer.Option("--key", help="File with the private backup key.")],
+    state: State = Path(".cloister"),
+    attester: AttesterName = "",
+    tpm: Tpm = TPM,
+    attester_trust_anchor: AttesterAnchor = None,
+    endorsements: Endorsements = None,
+    unseal: Provider = "file",
+    hsm_module: HsmModule = None,
+    hsm_token: HsmToken = "",
+    hsm_key: HsmKey = HSM_KEY,
+    hsm_pin_file: HsmPinFile = None,
+    unseal_option: UnsealOptions = None,
+    share: ShareFiles = None,
+    accept_file_unseal: AcceptFileUnseal = False,  # noqa: FBT002 (an option)
+    database: DatabaseUrl = "",
+    database_password_file: DatabasePassword = None,
+    anchor: AnchorFile = None,
+    *,
+    heads: Annotated[
+        Path | None,
+        typer.Option(help="Tree heads that a client kept (CLOISTER_HEAD_FILE): none may be lost."),
+    ] = None,
+    accept_rollback: Annotated[
+        str, typer.Option(help="Id of the backup, if it may undo what was seen since. It is logged.")
+    ] = "",
+) -> None:
+    """Restore a backup into an empty store: all of it or nothing. Run it again if it was interrupted.
+
+    The unseal provider is the one that the backup was taken under. Deliveries that were under way wait
+    for `cloister delivery replay`; jobs that may have had effects elsewhere are lost.
+    """
+    from cloister import jose  # noqa: PLC0415 (keeps --help fast)
+    from cloister._cli._client import read_jwk  # noqa: PLC0415 (keeps --help fast)
+    from cloister._cli._files import opened  # noqa: PLC0415 (keeps --help fast)
+    from cloister._cli.backup import known_head  # noqa: PLC0415 (keeps --help fast)
+    from cloister_host.backups.restore import restore  # noqa: PLC0415 (keeps --help fast)
+
+    settings = HostSettings(
+        state=state,
+        database=_database(database, database_password_file),
+        anchor=anchor,
+        attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=False),
+        unseal=unseal,
+        pkcs11=hsm_settings(hsm_module, hsm_token, hsm_key, hsm_pin_file),
+        tpm2=more_settings(unseal_option, tpm=tpm).tpm2,
+        shamir=ShamirSettings(files=tuple(share or ())),
+        accept_file_unseal=accept_file_unseal,
+    )
+    private = jose.Key.from_jwk(read_jwk(key))
+    with opened(backup) as source:
+        done = restore(
+            settings,
+            source,
+            key=private,
+            known=known_head(heads, source),
+            accept_rollback=accept_rollback,
+        )
+    typer.echo(f"deployment   {done.deployment}")
+    typer.echo(f"backup       {done.backup}{' (restored before, complete)' if done.again else ''}")
+    typer.echo(f"incarnation  {done.incarnation}")
+    if not done.again:
+        typer.echo(f"held         {done.held} deliveries; see `cloister delivery list`")
+        typer.echo(f"lost         {done.lost} jobs")
+    if anchor is None:
+        typer.echo("not checked  whether this is the latest backup: there is no anchor")
+
+
 @app.command()
 def holder(attester: AttesterName = "", tpm: Tpm = TPM, attester_trust_anchor: AttesterAnchor = None) -> None:
     """Print this kind of machine, as `cloister holder add --file` takes it."""

@@ -169,6 +169,12 @@ class Outbox:
         payload = None if state == "delivered" else due.payload
         self._write(tx, row, replace(row.record, state=state, error=error, next_at=next_at), payload)
 
+    def hold(self, tx: Tx, row: Row[OutboxRecord], *, error: str) -> Caller:
+        """Stop sending a delivery until somebody replays it, under the same id; gives its sender."""
+        payload = tx.reveal(OUTBOX, row).reveal()
+        self._write(tx, row, replace(row.record, state="dead", error=error), payload)
+        return Due(row=row, payload=payload).sender
+
     def replay(self, tx: Tx, tenant: str, delivery_id: str) -> OutboxRecord:
         """Make a dead delivery due again, under the same id.
 

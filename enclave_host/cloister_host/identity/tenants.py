@@ -36,6 +36,8 @@ _ADMIN_ACTIONS: Final = ROLES["admin"]
 _OPERATOR_ACTIONS: Final = (
     "tenant.manage",
     "holder.manage",
+    "backup.create",
+    "backup.manage",
     "principal.manage",
     "grant.manage",
     "audit.read",

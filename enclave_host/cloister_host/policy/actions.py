@@ -19,6 +19,8 @@ __all__ = ["ACTIONS", "check_action", "check_grantable", "forbidden_to", "matchi
 ACTIONS: Final = {
     "tenant.manage": "tenant",
     "holder.manage": "holder",
+    "backup.create": "backup",
+    "backup.manage": "backup",
     "principal.manage": "principal",
     "grant.manage": "principal",
     "group.manage": "group",
@@ -78,6 +80,8 @@ _NEVER_FAAS: Final = frozenset(
         "group.manage",
         "tenant.manage",
         "holder.manage",
+        "backup.create",
+        "backup.manage",
         "issuer.manage",
         "quorum.manage",
         "approve",
@@ -89,6 +93,9 @@ _NEVER_FAAS: Final = frozenset(
 _FUNCTION_ONLY: Final = frozenset({"use-in-function", "egress", "deliver", "use-secret"})
 _FUNCTION: Final = _FUNCTION_ONLY | {"seal", "tokenize", "retokenize", "detokenize", "detokenize-masked"}
 
+# What concerns every tenant.
+_OPERATORS: Final = frozenset({"tenant.manage", "backup.create", "backup.manage"})
+
 _NAME: Final = r"[a-z][a-z0-9-]{0,62}"
 _RESOURCES: Final = {
     "origin": re.compile(r"https?://(?:[a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?"),
@@ -96,6 +103,7 @@ _RESOURCES: Final = {
     "act": re.compile("|".join(map(re.escape, ACTS))),
     "delivery": re.compile(r"[A-Za-z0-9_-]{1,128}"),
     "job": re.compile(r"[A-Za-z0-9_-]{1,128}"),
+    "backup": re.compile(r"[A-Za-z0-9_-]{1,128}"),
 }
 _PLAIN: Final = re.compile(_NAME)
 
@@ -123,8 +131,8 @@ def check_grantable(action: str, resource: str, *, tenant: str, kind: Subject | 
         ConfigurationError: The action, the role or the form of the resource does not exist.
     """
     actions = _actions(action)
-    if action == "tenant.manage" and tenant != SYSTEM_TENANT:
-        raise ConfigurationError(f"tenants are managed from the tenant {SYSTEM_TENANT}")
+    if tenant != SYSTEM_TENANT and _OPERATORS.intersection(actions):
+        raise ConfigurationError(f"{action} is granted in the tenant {SYSTEM_TENANT}")
     if resource != "*":
         noun, _, name = resource.partition("/")
         nouns = sorted({ACTIONS[one] for one in actions})

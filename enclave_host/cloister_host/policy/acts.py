@@ -19,6 +19,7 @@ ACTS: Final = {
     "secret.destroy": "erase a secret's value for good",
     "function.deploy": "bring in the code of a confidential function",
     "policy.change": "widen who may do what, or change how values become tokens",
+    "backup.create": "take a backup of every tenant (asked for in the system tenant)",
     "tenant.delete": "delete a tenant (asked for in the system tenant)",
     QUORUM_CHANGE: "change these rules, or who can approve",
 }

@@ -25,9 +25,9 @@ from cloister.errors import CloisterError, ConfigurationError, UnavailableError
 from cloister.jose import b64url_encode
 from cloister_host.store.canonical import canonical
 from cloister_host.store.rows import RowKeys, TamperedError
-from cloister_host.store.store import Store
+from cloister_host.store.store import Store, SupersededError
 
-__all__ = ["Anchor", "FileAnchor", "Guardian", "RolledBackError"]
+__all__ = ["Anchor", "FileAnchor", "Guardian", "RolledBackError", "SupersededError"]
 
 WRITE_SECONDS: Final = 1.0
 SCRUB_SECONDS: Final = 300.0
@@ -121,6 +121,8 @@ class FileAnchor:
 class _Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deployment: str
     counters: dict[str, int]
+    incarnation: int = 0
+    name: str = ""
     mac: str = ""
 
 
@@ -131,10 +133,20 @@ class Guardian:
         store: The store.
         keys: Row keys of the deployment.
         anchor: None where there is none: then a rollback across a restart is not noticed.
+        incarnation: Number and name of the restore that the store comes from.
         shared: Other processes of this host keep the same anchor.
     """
 
-    def __init__(self, store: Store, keys: RowKeys, anchor: Anchor | None, *, shared: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        keys: RowKeys,
+        anchor: Anchor | None,
+        *,
+        incarnation: tuple[int, str] = (0, ""),
+        shared: bool = False,
+    ) -> None:
+        self._incarnation = incarnation
         self._shared = shared
         self._store = store
         self._keys = keys
@@ -143,6 +155,11 @@ class Guardian:
         self._written: Mapping[str, int] = {}
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
+
+    @property
+    def incarnation(self) -> int:
+        """How often the deployment was restored."""
+        return self._incarnation[0]
 
     def check(self, seen: Mapping[str, int] | None = None) -> None:
         """Read the whole store and compare it with its own digests, with other hosts, and with the anchor.
@@ -155,6 +172,7 @@ class Guardian:
         Raises:
             RolledBackError: The store is behind its anchor or other hosts, or the anchor is not this
                 deployment's.
+            SupersededError: The deployment was restored elsewhere.
             ConfigurationError: An anchor is asked for and there is none.
         """
         self._scrub()
@@ -167,12 +185,26 @@ class Guardian:
         if self._anchor is None:
             return
         anchored = self._anchored(self._anchor)
-        if any(counters.get(tenant, -1) < least for tenant, least in anchored.items()):
+        self._require_current()
+        if self.is_behind(counters):
             raise RolledBackError(
                 "the store is older than its anchor",
                 hint="restore a later copy; `cloister host anchor --accept-this-store` takes this one",
             )
-        self._written = anchored
+        self._written = anchored.counters
+
+    def is_behind(self, counters: Mapping[str, int]) -> bool:
+        """Whether a store with these counters is older than the anchor; an empty one knows nothing."""
+        if self._anchor is None or self._anchor.read() is None:
+            return False
+        anchored = self._anchored(self._anchor).counters
+        return any(counters.get(tenant, -1) < least for tenant, least in anchored.items())
+
+    def anchored_incarnation(self) -> int:
+        """The number of the incarnation that the anchor belongs to; 0 if it is empty."""
+        if self._anchor is None or self._anchor.read() is None:
+            return 0
+        return self._anchored(self._anchor).incarnation
 
     def require_intact(self) -> None:
         """Tell whoever asks whether the host is ready.
@@ -183,18 +215,32 @@ class Guardian:
         if self._failure is not None:
             raise TamperedError(self._failure.table)
 
-    def anchor_now(self) -> None:
-        """Write how far the store has come, if it has moved."""
+    def anchor_now(self, *, anew: bool = False) -> None:
+        """Write how far the store has come, if it has moved.
+
+        Args:
+            anew: Whatever the anchor holds: the store is the right one, somebody says so.
+
+        Raises:
+            SupersededError: The anchor belongs to another incarnation; it stays what it is.
+        """
         counters = self._store.counters()
-        if self._anchor is None or counters == self._written:
+        if self._anchor is None:
             return
+        if not anew:
+            self._require_current()
+            if counters == self._written:
+                return
+        number, name = self._incarnation
         with self._anchor.alone():
             highest = dict(counters)
-            if self._shared:
+            if self._shared and not anew:
                 # The other processes have seen changes that this one has not.
-                for tenant, least in self._anchored(self._anchor).items():
+                for tenant, least in self._anchored(self._anchor).counters.items():
                     highest[tenant] = max(least, highest.get(tenant, 0))
-            statement = _Statement(deployment=self._keys.deployment, counters=highest)
+            statement = _Statement(
+                deployment=self._keys.deployment, counters=highest, incarnation=number, name=name
+            )
             self._anchor.write(canonical(msgspec.structs.replace(statement, mac=self._mac(statement))))
         self._written = counters
 
@@ -221,6 +267,9 @@ class Guardian:
                 if since_scrub >= SCRUB_SECONDS:
                     since_scrub = 0.0
                     self._scrub()
+            except SupersededError:
+                log.error("store.superseded")  # noqa: TRY400 (no traceback)
+                self._store.supersede()
             except CloisterError as error:
                 log.warning("store.guardian_waiting", error=error.code)
 
@@ -234,7 +283,15 @@ class Guardian:
             self._store.forget_rows()
             self._failure = error
 
-    def _anchored(self, anchor: Anchor) -> Mapping[str, int]:
+    def _require_current(self) -> None:
+        """Compare the anchor's incarnation with the store's; any other one has taken over."""
+        if self._anchor is None or self._anchor.read() is None:
+            return
+        found = self._anchored(self._anchor)
+        if (found.incarnation, found.name) != self._incarnation:
+            raise SupersededError
+
+    def _anchored(self, anchor: Anchor) -> _Statement:
         raw = anchor.read()
         if raw is None:
             raise ConfigurationError(
@@ -246,8 +303,8 @@ class Guardian:
             raise RolledBackError("the anchor cannot be read as one") from None
         if not hmac.compare_digest(statement.mac, self._mac(statement)):
             raise RolledBackError("the anchor is not of this deployment")
-        return statement.counters
+        return statement
 
     def _mac(self, statement: _Statement) -> str:
-        content = canonical((statement.deployment, statement.counters))
+        content = canonical((statement.deployment, statement.counters, statement.incarnation, statement.name))
         return b64url_encode(hmac.digest(self._keys.state.reveal(), _LABEL + content, "sha256"))

@@ -5,9 +5,10 @@ The SQL is portable between SQLite and PostgreSQL; what differs stands in `_DIAL
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import resources
 from pathlib import Path
@@ -22,9 +23,10 @@ from cloister_host.store.durability import LogFlush
 from cloister_host.store.statements import Rows, compiled
 from cloister_host.store.turns import Turns
 
-__all__ = ["ConflictError", "Database", "Session", "with_password"]
+__all__ = ["ConflictError", "Database", "Reading", "Session", "migration_digests", "with_password"]
 
 BUSY_SECONDS: Final = 15.0
+READ_AT_ONCE: Final = 64
 
 _ALONE: Final = 0x636C6F6973746572  # "cloister"
 _MIGRATIONS = "cloister_host.store.migrations"
@@ -118,6 +120,34 @@ class Session:
         self._cursor.close()
 
 
+class Reading:
+    """A transaction that only reads, row by row, in constant memory."""
+
+    def __init__(self, connection: Any, dialect: sqlalchemy.Dialect) -> None:
+        self._connection = connection
+        self._dialect = dialect
+
+    def tables(self) -> Mapping[str, frozenset[str]]:
+        """The columns of every table of the schema."""
+        session = Session(self._connection, self._dialect)
+        try:
+            return session.tables()
+        finally:
+            session.close()
+
+    def rows(self, statement: str) -> Iterator[tuple[Any, ...]]:
+        """Every row of one constant statement, a few of them in memory."""
+        # The default cursor of PostgreSQL's driver takes all rows at once; a named one leaves them there.
+        named = {} if self._dialect.name == "sqlite" else {"name": "cloister_reading"}
+        cursor = self._connection.cursor(**named)
+        try:
+            cursor.execute(statement)
+            while batch := cursor.fetchmany(READ_AT_ONCE):
+                yield from batch
+        finally:
+            cursor.close()
+
+
 class Database:
     """A SQLite file (write-ahead log, fully synchronous commits) or a PostgreSQL database.
 
@@ -135,6 +165,7 @@ class Database:
         # SQLite has one writer, so one connection. Queueing here is fair; its own handler polls and starves.
         self._writer = threading.Lock() if self.kind == "sqlite" else None
         self._kept: Any = None
+        self._joined: Session | None = None
         self._version = 0
         self._turns: Turns | None = None
         if self.kind == "sqlite":
@@ -163,6 +194,9 @@ class Database:
             ConflictError: It has to be done again: another transaction was faster.
             UnavailableError: The database cannot be reached, is busy, or undid the transaction.
         """
+        if self._joined is not None:
+            yield self._joined
+            return
         try:
             with self._alone(), self._connection() as connection:
                 session, others = Session(connection, self._engine.dialect), False
@@ -205,18 +239,62 @@ class Database:
             UnavailableError: The database cannot be reached.
         """
         with self.begin() as session:
-            if not session.alone:
+            if not session.alone and self._joined is None:
                 session.execute(_SNAPSHOT)
             yield session
 
-    def migrate(self) -> None:
+    @contextmanager
+    def reading(self) -> Iterator[Reading]:
+        """One moment of the database, read for as long as it takes beside everybody who writes.
+
+        Raises:
+            UnavailableError: The database cannot be reached.
+        """
+        try:
+            pooled = self._engine.raw_connection()
+            try:
+                connection: Any = pooled.driver_connection
+                if self._writer is not None:
+                    # The moment is that of the first read; nobody commits meanwhile.
+                    with self._alone():
+                        connection.execute("BEGIN")
+                        connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+                else:
+                    session = Session(connection, self._engine.dialect)
+                    session.execute(_SNAPSHOT)
+                    session.execute(_PATIENCE)
+                    session.close()
+                if self._flush is not None:
+                    self._flush.wait()
+                yield Reading(connection, self._engine.dialect)
+            finally:
+                pooled.close()  # which rolls back
+        except (self._errors, sqlalchemy.exc.DBAPIError, sqlalchemy.exc.TimeoutError) as error:
+            raise UnavailableError(f"the store failed ({type(error).__name__})") from None
+
+    def joined(self, session: Session) -> Database:
+        """The same database within a transaction that is open: what is begun there is a part of it."""
+        within = copy.copy(self)
+        within._joined = session  # noqa: SLF001 (its own class)
+        return within
+
+    def migrate(self, *, only: Collection[str] | None = None) -> None:
         """Bring the schema to this version of the host.
+
+        Args:
+            only: Go no further than these migrations, which must all be known.
 
         Raises:
             ConfigurationError: The database is newer than the host, or a migration that was
                 applied is not the one this host carries.
         """
         known = _migrations()
+        if only is not None:
+            if unknown := set(only) - known.keys():
+                raise ConfigurationError(
+                    f"this schema is newer than this host: migration {min(unknown)}", hint="update the host"
+                )
+            known = {name: script for name, script in known.items() if name in only}
         with self.begin(alone=True) as session:
             session.execute(_MIGRATION_TABLE)
             applied: dict[str, str] = {row[0]: row[1] for row in session.execute(_APPLIED)}
@@ -225,7 +303,7 @@ class Database:
                     f"the database is newer than this host: migration {min(unknown)}", hint="update the host"
                 )
             for name, script in known.items():
-                found = hashlib.sha256(script.encode()).hexdigest()
+                found = _digest(script)
                 if name not in applied:
                     for statement in self._statements(script):
                         session.execute(text(statement))
@@ -237,7 +315,9 @@ class Database:
                     )
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; those of a transaction that is joined stay open."""
+        if self._joined is not None:
+            return
         if self._kept is not None:
             self._kept.close()
             self._kept = None
@@ -290,6 +370,8 @@ _APPLIED: Final = text("SELECT name, digest FROM migrations")
 _APPLY: Final = text("INSERT INTO migrations (name, digest) VALUES (:name, :digest)")
 _LOCK: Final = text("SELECT pg_advisory_xact_lock(:key)")
 _SNAPSHOT: Final = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+# Whoever takes a backup may take it slowly.
+_PATIENCE: Final = text("SET LOCAL idle_in_transaction_session_timeout = '1h'")
 _LAZY_COMMIT: Final = text("SET LOCAL synchronous_commit TO off")
 # PostgreSQL: serialization failure, deadlock.
 _TRY_AGAIN: Final = frozenset({"40001", "40P01"})
@@ -358,6 +440,15 @@ def _parse_url(url: str) -> sqlalchemy.URL:
             "the store's URL cannot be used", hint="sqlite:////path/to/host.db or postgresql://..."
         )
     return parsed
+
+
+def migration_digests() -> dict[str, str]:
+    """Name and digest of every migration that this host carries."""
+    return {name: _digest(script) for name, script in _migrations().items()}
+
+
+def _digest(script: str) -> str:
+    return hashlib.sha256(script.encode()).hexdigest()
 
 
 def _migrations() -> dict[str, str]:

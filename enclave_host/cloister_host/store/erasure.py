@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from importlib import resources
 from typing import Final
 
 from sqlalchemy import text
 
+from cloister_host.store.schema import tables
 from cloister_host.store.tx import Tx
 
 __all__ = ["KEPT", "erase", "remaining", "tables_of_tenants"]
@@ -21,24 +21,13 @@ KEPT: Final = _STATE | {"tenants", "audit", "log_tenants"}
 """The tenants' own list, so that no name is given twice, and the log: names and digests, never values. And
 that the tenant has no rows any more, so that nobody brings one back."""
 
-_TABLE: Final = re.compile(r"\s*CREATE TABLE (\w+) \((.*)", re.DOTALL)
 _TENANT: Final = re.compile(r"\btenant \{text\}")
 
 
 @cache
 def tables_of_tenants() -> tuple[str, ...]:
     """Every table that holds rows of tenants, but for those that are kept."""
-    folder = resources.files("cloister_host.store.migrations")
-    lines = (
-        line
-        for entry in folder.iterdir()
-        if entry.name.endswith(".sql")
-        for line in entry.read_text(encoding="utf-8").splitlines()
-        if not line.lstrip().startswith("--")
-    )
-    statements = map(_TABLE.match, "\n".join(lines).split(";"))
-    found = {match[1] for match in statements if match and _TENANT.search(match[2])}
-    return tuple(sorted(found - KEPT))
+    return tuple(sorted(name for name, body in tables().items() if _TENANT.search(body) and name not in KEPT))
 
 
 def erase(tx: Tx, tenant: str) -> int:

@@ -5,13 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from cloister.errors import UnavailableError
 from cloister_host.store.blobs import Blobs
-from cloister_host.store.database import Database
+from cloister_host.store.database import Database, Reading
 from cloister_host.store.rows import RowKeys
 from cloister_host.store.state import States
 from cloister_host.store.tx import Tx
 
-__all__ = ["Store"]
+__all__ = ["Store", "SupersededError"]
+
+
+class SupersededError(UnavailableError):
+    """The deployment was restored elsewhere, and lives there now."""
+
+    retryable = False
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this deployment was restored elsewhere: the anchor belongs to another incarnation",
+            hint="stop this host, or take over with `cloister host anchor --accept-this-store`",
+        )
 
 
 class Store:
@@ -27,6 +40,7 @@ class Store:
         self._keys = row_keys
         self._blobs = Blobs(row_keys)
         self._states = States(row_keys, self._database.snapshot)
+        self._superseded = False
 
     @property
     def kind(self) -> str:
@@ -56,8 +70,11 @@ class Store:
         Raises:
             ConflictError: Another transaction was faster; everything here is undone and may be done again.
             TamperedError: The database holds something else than the host wrote.
+            SupersededError: The deployment was restored elsewhere.
             UnavailableError: The database cannot be reached, is busy, or undid the transaction.
         """
+        if self._superseded:
+            raise SupersededError
         tx: Tx | None = None
         try:
             with self._database.begin(alone=alone) as session:
@@ -84,6 +101,16 @@ class Store:
         """
         with self._database.snapshot() as session:
             return self._states.verify(session)
+
+    @contextmanager
+    def reading(self) -> Iterator[Reading]:
+        """One moment of the database as it is, unchecked; see `Database.reading`."""
+        with self._database.reading() as reading:
+            yield reading
+
+    def supersede(self) -> None:
+        """Begin no transaction any more: the deployment was restored elsewhere, and lives there."""
+        self._superseded = True
 
     def forget_rows(self) -> None:
         """Read every row from the database again when it is next asked for, and compare it."""

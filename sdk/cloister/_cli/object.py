@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, BinaryIO, Final
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from cloister._cli._client import show
+from cloister._cli._files import opened, replacing
 from cloister._cli.values import Context, context_of
 from cloister.client import Client
 from cloister.errors import ConfigurationError
@@ -46,11 +45,11 @@ def put(
 ) -> None:
     """Seal a file into another file or into a bucket."""
     bound = context_of(context)
-    with Client.from_env() as client, _opened(source) as file, _bar(source.stat().st_size) as tell:
+    with Client.from_env() as client, opened(source) as file, _bar(source.stat().st_size) as tell:
         if not _in_store(target):
             if only_new and Path(target).exists():
                 raise ConfigurationError(f"{target} exists already", hint="nothing was replaced")
-            with _replacing(Path(target)) as sink:
+            with replacing(Path(target)) as sink:
                 header = client.seal_object(
                     file, sink, key=key, context=bound, cty=content_type, progress=tell
                 )
@@ -83,7 +82,7 @@ def get(
         Client.from_env() as client,
         _stream(source) as (stream, size),
         _bar(size) as tell,
-        _replacing(target) as sink,
+        replacing(target) as sink,
     ):
         written = client.open_object(stream, sink, context=bound, progress=tell)
     show({"bytes": written})
@@ -120,22 +119,12 @@ def _in_store(place: str) -> bool:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read ({type(error).__name__})") from None
-    with file:
-        yield file
-
-
-@contextmanager
 def _stream(place: str) -> Iterator[tuple[Readable, int | None]]:
     if _in_store(place):
         store, name = open_store(place)
         yield store.stream(name), None
         return
-    with _opened(Path(place)) as file:
+    with opened(Path(place)) as file:
         yield file, Path(place).stat().st_size
 
 
@@ -145,30 +134,12 @@ def _range(place: str) -> Iterator[RangeSource]:
         store, name = open_store(place)
         yield store.source(name)
         return
-    with _opened(Path(place)) as file:
+    with opened(Path(place)) as file:
         yield FileSource(file)
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file of its owner's, put in the place of `path` when it is complete."""
-    try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be written ({type(error).__name__})") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def _replace(path: Path, content: bytes) -> None:
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(content)
 
 

@@ -17,6 +17,7 @@ __all__ = ["build"]
 
 OWN: Final = (
     "audit",
+    "backup",
     "evidence",
     "function",
     "grant",

@@ -16,7 +16,7 @@ from cloister.identity import Identity
 from cloister.operations.driving import Flow
 from cloister.protocol.attest import AttestationResult
 from cloister.protocol.public_key import PublicKey, verify_public_key
-from cloister.protocol.session import Attest, Authenticate, attested, exchange
+from cloister.protocol.session import Attest, Authenticate, attested, exchange, receive
 from cloister.receipts import HeadKeeper, TreeHead
 from cloister.secret import Secret
 
@@ -97,6 +97,14 @@ class Flows:
             body["purpose"] = purpose
         with telemetry.operation(op):
             return (yield from exchange(body, clock=self.clock, jitter=self._jitter, heads=self.heads))
+
+    def receive(
+        self, op: str, payload: Mapping[str, Any], take: Callable[[Mapping[str, Any]], object]
+    ) -> Flow[None]:
+        """One operation of the host whose results come as a stream."""
+        body = {"op": op, "tenant": self.tenant, "payload": payload}
+        with telemetry.operation(op):
+            yield from receive(body, take=take, clock=self.clock, jitter=self._jitter, heads=self.heads)
 
     # --- keys ---
 

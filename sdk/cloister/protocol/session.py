@@ -36,6 +36,7 @@ __all__ = [
     "Work",
     "attested",
     "exchange",
+    "receive",
 ]
 
 ATTEMPTS: Final = 4
@@ -43,6 +44,7 @@ FIRST_WAIT_SECONDS: Final = 0.25
 MAX_WAIT_SECONDS: Final = 5.0
 KEY_MARGIN_SECONDS: Final = 30
 HTTP_OK: Final = 200
+MAX_PLAIN_BYTES: Final = 1 << 20
 HTTP_TOO_LARGE: Final = 413
 
 
@@ -67,9 +69,14 @@ class Authenticate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Send:
-    """Step: POST this to `/v1/sealed` as `application/jose`; answer `None` if no response came."""
+    """Step: POST this to `/v1/sealed` as `application/jose`; answer `None` if no response came.
+
+    Where there is a `sink`, it is given what an answer with status 200 brings as it arrives, and the
+    response's body is empty then.
+    """
 
     body: bytes
+    sink: Callable[[bytes], object] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +162,83 @@ def exchange(
         # Otherwise no answer came: the same ciphertext again is safe, the host answers it from its store.
         yield _wait(attempt, jitter)
     raise AssertionError  # pragma: no cover (the loop only ends by return or raise)
+
+
+def receive(
+    body: Mapping[str, Any],
+    *,
+    take: Callable[[Mapping[str, Any]], object],
+    clock: Callable[[], float],
+    jitter: Callable[[], float],
+    heads: HeadRules | None = None,
+) -> Generator[Step, Any, None]:
+    """Send one operation whose results come as a stream, and take each as it arrives.
+
+    Nothing is sent twice: what was taken cannot be taken back.
+
+    Args:
+        body: As in `exchange`.
+        take: Given one result after the other, each authentic; the stream is whole once this returns.
+        clock: As in `exchange`.
+        jitter: As in `exchange`.
+        heads: As in `exchange`.
+
+    Raises:
+        CloisterError: What ended the stream, or `UnavailableError` if it was cut off.
+        LogError: The host's log is not the one that was seen before.
+    """
+    host = yield from attested(Attest(), jitter=jitter)
+    _, request, check = yield from _seal(body, host, heads, clock, jitter)
+    receiver = _Receiver(request, take)
+    response: Response | None = yield Send(body=request.token.encode(), sink=receiver.feed)
+    if response is None:
+        raise _Hint(0).as_error()
+    if response.status != HTTP_OK:
+        raise _Hint(response.status).as_error()
+    last = receiver.finish()
+    check(last)
+    error = _error(last)
+    if error is not None:
+        raise error
+
+
+class _Receiver:
+    """Opens the frames of a stream as they arrive, and holds the last one back: it tells how it ended."""
+
+    def __init__(self, request: SealedRequest, take: Callable[[Mapping[str, Any]], object]) -> None:
+        self._request = request
+        self._take = take
+        self._opener: StreamOpener | None = None
+        self._begun = bytearray()
+        self._held: Mapping[str, Any] | None = None
+
+    def feed(self, data: bytes) -> None:
+        if self._opener is None:
+            self._begun += data
+            if not self._begun.startswith(MAGIC):
+                # A refusal is no stream; or it is something else, which `finish` finds out.
+                if len(self._begun) > MAX_PLAIN_BYTES:
+                    raise OpenError("this is not a streamed reply")
+                return
+            self._opener, data = StreamOpener(self._request), bytes(self._begun)
+        for frame in self._opener.feed(data):
+            if self._held is not None:
+                self._pass_on(self._held)
+            self._held = frame
+
+    def finish(self) -> Mapping[str, Any]:
+        """The last frame."""
+        if self._opener is None:
+            return open_reply(self._begun.decode("ascii", "replace"), request=self._request)
+        self._opener.finish()
+        assert self._held is not None, "a stream that ended has a last frame"
+        return self._held
+
+    def _pass_on(self, frame: Mapping[str, Any]) -> None:
+        result = frame.get("result")
+        if not isinstance(result, dict):
+            raise OpenError("this is not a streamed reply")
+        self._take(result)
 
 
 def attested(step: Attest, *, jitter: Callable[[], float]) -> Generator[Step, Any, AttestationResult]:

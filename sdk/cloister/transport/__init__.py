@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from cloister.protocol.session import Response
 
-__all__ = ["AsyncTransport", "Response", "Transport", "TransportError"]
+__all__ = ["AsyncTransport", "Response", "StreamTransport", "Transport", "TransportError"]
 
 
 class TransportError(Exception):
@@ -22,6 +23,25 @@ class Transport(Protocol):
 
     def post(self, path: str, body: bytes, *, content_type: str, timeout_seconds: float) -> Response:
         """POST `body` to the host's URL followed by `path`."""
+        ...
+
+
+class StreamTransport(Transport, Protocol):
+    """Port: a transport that hands long answers on as they arrive."""
+
+    def stream(
+        self,
+        path: str,
+        body: bytes,
+        *,
+        content_type: str,
+        timeout_seconds: float,
+        sink: Callable[[bytes], object],
+    ) -> Response:
+        """As `post`; what an answer with status 200 brings goes into `sink`, and its body is empty.
+
+        The time-out is between two pieces, not of the whole. An error of the sink ends the connection.
+        """
         ...
 
 

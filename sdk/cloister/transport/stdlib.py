@@ -7,10 +7,12 @@ own passes `RequestsTransport`.
 
 from __future__ import annotations
 
+import http
 import http.client
 import os
 import queue
 import ssl
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from cloister.errors import ConfigurationError
@@ -19,6 +21,8 @@ from cloister.transport import Response, TransportError
 __all__ = ["HttpTransport", "split_url"]
 
 MAX_RESPONSE_BYTES = 160 * 1024 * 1024
+MAX_CLEAR_BYTES = 64 * 1024
+STREAM_BYTES = 256 * 1024
 MAX_IDLE_CONNECTIONS = 16
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -91,6 +95,31 @@ class HttpTransport:
             else:
                 self._give_back(connection, will_close=reply.will_close)
                 return Response(status=reply.status, body=content)
+
+    def stream(
+        self,
+        path: str,
+        body: bytes,
+        *,
+        content_type: str,
+        timeout_seconds: float,
+        sink: Callable[[bytes], object],
+    ) -> Response:
+        """POST `body` on a connection of its own; see `StreamTransport`."""
+        connection = self._connect()
+        try:
+            connection.timeout = timeout_seconds
+            connection.request("POST", self._prefix + path, body, {"Content-Type": content_type})
+            reply = connection.getresponse()
+            if reply.status != http.HTTPStatus.OK:
+                return Response(status=reply.status, body=reply.read(MAX_CLEAR_BYTES))
+            while part := reply.read1(STREAM_BYTES):
+                sink(part)
+        except (OSError, http.client.HTTPException) as error:
+            raise TransportError(type(error).__name__) from None
+        finally:
+            connection.close()
+        return Response(status=reply.status, body=b"")
 
     def close(self) -> None:
         """Close the idle connections."""
