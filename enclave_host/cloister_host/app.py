@@ -31,6 +31,7 @@ from cloister_host.fairness import Gate, Limits, Shares
 from cloister_host.functions.parts import build_functions
 from cloister_host.functions.sandbox.choose import choose_sandbox, missing_layers
 from cloister_host.guarding import guardian_of
+from cloister_host.hints import Hints
 from cloister_host.http.description import describe
 from cloister_host.http.dispatch import Dispatcher
 from cloister_host.http.endpoints import Endpoints
@@ -48,6 +49,9 @@ from cloister_host.unseal.choose import create_unseal, open_unseal
 from cloister_host.unseal.root import check_provider, create_root, require_no_root, unseal_root
 
 __all__ = ["Host", "accept_store", "build", "initialize"]
+
+HINTS_SECONDS: Final = 300.0
+EXPIRIES_SECONDS: Final = 3600.0
 
 
 OPENING_THREADS: Final = 4
@@ -212,7 +216,16 @@ def build(
             schedule=settings.deliveries,
         )
         stack.callback(functions.close)
-        scheduler = Scheduler(services.store.begin, services.chores(), [functions.secret_rotation.rotate_due])
+        hints = Hints(
+            time.monotonic,
+            [(mend, HINTS_SECONDS) for mend in functions.mends]
+            + [(services.idempotency.mend, EXPIRIES_SECONDS)],
+        )
+        scheduler = Scheduler(
+            services.store.begin,
+            [*services.chores(), hints.keep],
+            [functions.secret_rotation.rotate_due],
+        )
         stack.callback(scheduler.close)
         services.log.open(witness)
         sequencer = Sequencer(services.audit, services.log)

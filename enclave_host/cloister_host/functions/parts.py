@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from cloister_host.functions.service import FunctionService
 from cloister_host.functions.signers import Signers
 from cloister_host.functions.streaming import Streaming
 from cloister_host.functions.workers import Pool
+from cloister_host.hints import Mend
 from cloister_host.operations import Operation
 from cloister_host.secrets.rotation import SecretRotation
 from cloister_host.services import Services
@@ -49,6 +50,7 @@ class FunctionParts:
     secret_rotation: SecretRotation
     pool: Pool
     egress: Egress
+    mends: Sequence[Mend]
 
     def operations(self) -> Mapping[str, Operation]:
         """Every operation of these services, by name."""
@@ -157,4 +159,5 @@ def build_functions(
         ),
         pool=pool,
         egress=way_out,
+        mends=(outbox.mend, jobs.mend),
     )

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from cloister.errors import ConfigurationError
 from cloister_host.audit import Audit
+from cloister_host.backups.records import known_backups
 from cloister_host.identity.caller import OPERATOR, SYSTEM_TENANT, Caller
 from cloister_host.identity.messages import (
     DeletionReport,
@@ -207,6 +208,12 @@ class TenantService:
             "until that is destroyed"
             for number in sorted(tx.root_generations())
             if number <= record.generation
+        ]
+        # A backup brings the sealed root key along, so it opens for as long as there is a copy of it.
+        remains += [
+            f"backup {backup} has its rows, until `cloister backup forget {backup}` says that no copy is left"
+            for backup, taken in known_backups(tx).items()
+            if record.created_at <= taken.created_at <= record.deleted_at
         ]
         if any(name not in KEPT for name in rows):
             remains.append("rows of the tenant")

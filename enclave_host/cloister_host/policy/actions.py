@@ -131,7 +131,7 @@ def check_grantable(action: str, resource: str, *, tenant: str, kind: Subject | 
         ConfigurationError: The action, the role or the form of the resource does not exist.
     """
     actions = _actions(action)
-    if tenant != SYSTEM_TENANT and _OPERATORS.intersection(actions):
+    if tenant != SYSTEM_TENANT and action in _OPERATORS:
         raise ConfigurationError(f"{action} is granted in the tenant {SYSTEM_TENANT}")
     if resource != "*":
         noun, _, name = resource.partition("/")

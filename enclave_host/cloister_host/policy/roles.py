@@ -34,7 +34,6 @@ ROLES: Final[Mapping[str, tuple[str, ...]]] = {
     "deployer": ("function.deploy", "function.manage", "function.logs"),
     "invoker": ("invoke",),
     "auditor": ("audit.read", "key.read"),
-    "backup-operator": ("backup.create", "backup.manage"),
     "tokenizer": ("tokenize", "retokenize", "detokenize-masked"),
 }
 """What each role may do. `admin` manages everything, and can therefore grant itself the rest: put

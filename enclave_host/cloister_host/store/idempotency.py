@@ -49,6 +49,10 @@ _EXPIRE: Final = text(
 _EXPIRED: Final = text(
     "SELECT expires, tenant, id FROM idempotency_expiry WHERE expires < :now ORDER BY expires LIMIT :limit"
 )
+_UNLISTED: Final = text(
+    "SELECT id FROM idempotency WHERE tenant = :tenant AND id > :after"
+    " AND id NOT IN (SELECT id FROM idempotency_expiry WHERE tenant = :tenant) ORDER BY id LIMIT :limit"
+)
 _FORGET: Final = text(
     "DELETE FROM idempotency_expiry WHERE expires = :expires AND tenant = :tenant AND id = :id"
 )
@@ -147,6 +151,15 @@ class Idempotency:
             if row is not None and row.record.expires < now:
                 tx.delete(_TABLE, tenant, row_id)
             tx.execute(_FORGET, {"expires": expires, "tenant": tenant, "id": row_id})
+
+    def mend(self, tx: Tx, tenant: str, after: str) -> str:
+        """Let every result of a tenant be forgotten in its time, whatever the index has; see `Hints`."""
+        found = tx.execute(_UNLISTED, {"tenant": tenant, "after": after, "limit": PRUNED_AT_ONCE}).all()
+        for (row_id,) in map(tuple, found):
+            row = tx.get(_TABLE, tenant, str(row_id))
+            if row is not None:
+                tx.execute(_EXPIRE, {"expires": row.record.expires, "tenant": tenant, "id": row.id})
+        return str(found[-1][0]) if len(found) == PRUNED_AT_ONCE else ""
 
 
 def _held(record: Remembered, caller: Caller) -> bool:

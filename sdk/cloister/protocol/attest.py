@@ -12,7 +12,13 @@ from cloister import attestation, jose
 from cloister.errors import AppraisalError, EvidenceError
 from cloister.protocol.keyset import Keyset, staple_nonce, statement, verify_keyset
 
-__all__ = ["AttestationDocument", "AttestationResult", "appraise_document", "appraise_staple"]
+__all__ = [
+    "AttestationDocument",
+    "AttestationResult",
+    "appraise_document",
+    "appraise_staple",
+    "not_noticed",
+]
 
 MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 MAX_ENDORSEMENTS: Final = 16
@@ -144,7 +150,12 @@ def appraise_document(
         environment=evidence.environment,
         appraised_at=at,
         checks=(*evidence.checks, *appraisal.checks, "keyset signature", "configuration", "holders"),
-        not_checked=(*evidence.not_checked, *appraisal.not_checked, *pinned),
+        not_checked=(
+            *evidence.not_checked,
+            *appraisal.not_checked,
+            *pinned,
+            *not_noticed(keyset.config),
+        ),
     )
 
 
@@ -161,6 +172,13 @@ def appraise_staple(
     """
     nonce = staple_nonce(verify_keyset(document.keyset, deployment=policy.deployment))
     return appraise_document(document, policy, nonce=nonce, now=now)
+
+
+def not_noticed(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a host with this configuration cannot notice by itself (PROTOCOL 7)."""
+    if config.get("anchor", "none") != "none":
+        return ()
+    return ("store: the host has no anchor; it does not notice a database rolled back while it was down",)
 
 
 _SKEW_SECONDS: Final = 60

@@ -11,7 +11,7 @@ from cloister import jose
 from cloister.attestation import AppraisalPolicy
 from cloister.errors import EvidenceError, LogError
 from cloister.jose.strict_json import load_object
-from cloister.protocol.attest import AttestationDocument, appraise_staple
+from cloister.protocol.attest import AttestationDocument, appraise_staple, not_noticed
 from cloister.protocol.keyset import Keyset, verify_keyset
 from cloister.receipts.head import TreeHead, verify_head
 from cloister.receipts.keeper import read_path
@@ -116,6 +116,7 @@ def verify_bundle(members: Mapping[str, Any], policy: AppraisalPolicy | None) ->
     environment = None
     if policy is None:
         not_checked.append("host: no policy was given, its evidence was not looked at")
+        not_checked += not_noticed(keyset.config)
     else:
         at = receipt.claims["iat"]
         result = appraise_staple(document, policy, now=at)

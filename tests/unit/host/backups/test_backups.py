@@ -183,8 +183,6 @@ def test_only_who_may_takes_one(host: HostWorld) -> None:
             next(pieces(host, who=who))
     with pytest.raises(ConfigurationError):
         host.grant("admin", "backup.create", "backup/*")
-    with pytest.raises(ConfigurationError):
-        host.grant("admin", "role:backup-operator", "*")
 
 
 def test_it_can_be_put_under_quorum(host: HostWorld) -> None:

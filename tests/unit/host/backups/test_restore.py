@@ -303,7 +303,7 @@ def test_what_was_under_way_waits_for_a_person(machines: Machines) -> None:
     world = second.world()
     outbox = Outbox(machines.clock)
     with world.store.begin() as tx:
-        assert not list(outbox.lease(tx, seconds=60, limit=10))
+        assert outbox.due(tx, limit=10) == []
         row = tx.get(OUTBOX, "acme", delivery)
         assert row is not None
         assert (row.record.state, row.record.error) == ("dead", "restored")
@@ -311,7 +311,8 @@ def test_what_was_under_way_waits_for_a_person(machines: Machines) -> None:
         assert jobs.get(tx, "acme", inside).record.state == "waiting"
         # Under the same id, so that a receiver who has it knows it.
         outbox.replay(tx, "acme", delivery)
-        [due] = outbox.lease(tx, seconds=60, limit=10)
+        due = outbox.lease(tx, "acme", delivery, seconds=60)
+        assert due is not None
         assert due.row.id == delivery
     [entry] = [entry for entry in world.audited("deliver") if entry.outcome == "unknown"]
     assert entry.detail["delivery"] == delivery

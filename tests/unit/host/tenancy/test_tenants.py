@@ -13,6 +13,7 @@ from cloister.errors import (
 )
 from cloister_host.store.erasure import KEPT, tables_of_tenants
 from cloister_host.store.generations import Generation, put_generation
+from support.backups import take_file
 from support.host_world import HostWorld, caller
 
 
@@ -125,6 +126,26 @@ def test_it_is_deleting_until_no_copy_can_be_opened_any_more(host: HostWorld) ->
     assert "generation 1" in report.remains[0]  # type: ignore[attr-defined]
     with host.store.begin() as tx:
         put_generation(tx, 1, Generation(state="destroyed"))
+    report = host.call(host.operator, "tenant.deletion_report", tenant="acme")
+    assert (report.state, report.remains) == ("deleted", [])
+
+
+def test_it_is_deleting_until_no_backup_with_its_rows_is_left(host: HostWorld) -> None:
+    before = take_file(host).manifest.id
+    with host.store.begin() as tx:
+        put_generation(tx, 1, Generation(state="retired"))
+        put_generation(tx, 2, Generation(state="active"))
+    delete(host)
+    host.clock.now += 1
+    after = take_file(host).manifest.id
+    with host.store.begin() as tx:
+        put_generation(tx, 1, Generation(state="destroyed"))
+    report = host.call(host.operator, "tenant.deletion_report", tenant="acme")
+    assert report.state == "deleting"
+    [remains] = report.remains
+    assert before in remains
+    assert after not in remains
+    host.call(host.operator, "backup.forget", backup=before)
     report = host.call(host.operator, "tenant.deletion_report", tenant="acme")
     assert (report.state, report.remains) == ("deleted", [])
 
