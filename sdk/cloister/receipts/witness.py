@@ -184,7 +184,7 @@ def _parse(request: bytes) -> tuple[int, list[bytes], str, list[str]]:
         head, note, signatures = request.decode().split("\n\n", 2)
         first, *proof = head.split("\n")
         old = re.fullmatch(r"old (0|[1-9][0-9]{0,18})", first)
-        path = [base64.b64decode(line, validate=True) for line in proof]
+        path = [_strict(line) for line in proof]
         if old is None or len(path) > MAX_PROOF_LINES or any(len(item) != HASH_BYTES for item in path):
             raise ValueError("malformed")
     except (ValueError, binascii.Error):
@@ -205,6 +205,14 @@ def _timed(time: bytes, note: str) -> bytes:
 
 def _decoded(text: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        return _strict(text)
     except (ValueError, binascii.Error):
         return b""
+
+
+def _strict(text: str) -> bytes:
+    """Decode base64 in its one canonical form: unused bits are zero."""
+    raw = base64.b64decode(text, validate=True)
+    if base64.b64encode(raw).decode() != text:
+        raise ValueError("not canonical")
+    return raw

@@ -187,6 +187,20 @@ def test_a_mutated_request_is_refused_with_our_error(data):
         witness.cosigner.add(raw[:at] + bytes([byte]) + raw[at + 1 :], now=NOW)
 
 
+@pytest.mark.parametrize("part", ["proof", "signature"])
+def test_base64_with_unused_bits_set_is_refused(part):
+    log = MemoryLog()
+    log.grow(*map(leaf, range(9)))
+    witness = Witness(log)
+    witness.cosign(log, log.head(5), 0)
+    raw = witness.request(log, log.head(), 5)
+    at = raw.index(b"=\n") - 1 if part == "proof" else raw.rindex(b"=") - 1
+    alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    changed = alphabet[alphabet.index(raw[at]) ^ 1]
+    with pytest.raises(LogError):
+        witness.cosigner.add(raw[:at] + bytes([changed]) + raw[at + 1 :], now=NOW)
+
+
 @given(st.text(max_size=80))
 def test_random_keys_are_refused_with_our_error(text):
     with pytest.raises(ConfigurationError):
