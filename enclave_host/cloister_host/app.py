@@ -24,6 +24,7 @@ from cloister_host.attester.parts import build_attester
 from cloister_host.audit.proofs import LogService
 from cloister_host.audit.receipts import EvidenceArchive
 from cloister_host.audit.sequencer import MERGE_DELAY_SECONDS, Sequencer
+from cloister_host.audit.states import StateCommitter
 from cloister_host.audit.witness import HttpWitness
 from cloister_host.egress import Egress
 from cloister_host.egress.settings import EgressSettings
@@ -227,8 +228,10 @@ def build(
             [functions.secret_rotation.rotate_due],
         )
         stack.callback(scheduler.close)
+        states = StateCommitter(store, services.audit, time.monotonic)
+        states.check()
         services.log.open(witness)
-        sequencer = Sequencer(services.audit, services.log)
+        sequencer = Sequencer(services.audit, services.log, states=states)
         stack.callback(sequencer.close)
         proofs = LogService(services.log, services.audit, services.grants, keysets, EvidenceArchive(keysets))
         operations = {

@@ -10,6 +10,7 @@ import structlog
 from cloister.errors import CloisterError
 from cloister_host.audit.audit import Audit
 from cloister_host.audit.log import Log
+from cloister_host.audit.states import StateCommitter
 from cloister_host.store import TamperedError
 
 __all__ = ["MERGE_DELAY_SECONDS", "Sequencer"]
@@ -30,8 +31,16 @@ class Sequencer:
     Once in a while it looks without having been told: a replica that died leaves entries to the others.
     """
 
-    def __init__(self, audit: Audit, log: Log, *, batch_seconds: float = BATCH_SECONDS) -> None:
+    def __init__(
+        self,
+        audit: Audit,
+        log: Log,
+        *,
+        batch_seconds: float = BATCH_SECONDS,
+        states: StateCommitter | None = None,
+    ) -> None:
         self._log = log
+        self._states = states
         self._batch_seconds = batch_seconds
         self._recorded = threading.Event()
         self._closing = threading.Event()
@@ -62,10 +71,13 @@ class Sequencer:
 
     def _sequence(self) -> bool:
         try:
+            if self._states is not None:
+                self._states.commit_due()
             self._log.sequence()
             self._log.cosign()
         except TamperedError:
-            return False  # `Log` has said so, and refuses to act from now on
+            # Rows that cannot be read stop those who need them; `Log` has said so if it is the log.
+            return not self._log.failure
         except CloisterError as error:
             # The store is busy or away; the entries wait in it.
             log.warning("log.waiting", error=error.code)

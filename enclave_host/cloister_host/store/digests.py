@@ -10,6 +10,7 @@ the digest encrypted (Clarke, Devadas, van Dijk, Gassend and Suh, ASIACRYPT 2003
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 from typing import Final
 
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
+from cloister.jose import b64url_encode
 from cloister_host.store.canonical import canonical
 from cloister_host.store.rows import RowKeys, TamperedError, row_binding
 
@@ -40,6 +42,7 @@ class Digests:
         self._deployment = keys.deployment
         self._tag_key = _derive(keys, "tag")
         self._aead = AESGCM(_derive(keys, "digest"))
+        self._commit_key = _derive(keys, "commitment")
 
     def tag(self, tenant: str, table: str, row_id: str, mac: object) -> int:
         """The tag of one row, never 0.
@@ -71,6 +74,11 @@ class Digests:
             return int.from_bytes(self._aead.decrypt(nonce, ciphertext, self._aad(tenant, counter)), "big")
         except (InvalidTag, ValueError, TypeError):  # the database may hold something else than bytes
             raise TamperedError(_STATES) from None
+
+    def commitment(self, tenant: str, counter: int, digest: int) -> str:
+        """What may be shown of a digest: a keyed hash of it, base64url."""
+        content = canonical((tenant, counter, str(digest)))
+        return b64url_encode(hmac.digest(self._commit_key, content, "sha256"))
 
     def _aad(self, tenant: str, counter: int) -> bytes:
         return row_binding(self._deployment, tenant, _STATES, "", counter)

@@ -211,6 +211,10 @@ class Tx:
             raise TamperedError(table.name)
         return Secret(self.blob_key(row.tenant, table.name).open(row.id, row.version, row.blob))
 
+    def state(self, tenant: str) -> tuple[int, str]:
+        """The counter of a tenant's rows, and a keyed digest of them that tells nothing else."""
+        return self._view(tenant).state()
+
     def protected_tables(self) -> frozenset[str]:
         """The names of all protected tables."""
         return frozenset(self._states.protected(self._session))

@@ -52,6 +52,12 @@ class View:
         """Whether this transaction has changed any row."""
         return bool(self._changes)
 
+    def state(self) -> tuple[int, str]:
+        """The counter and a keyed digest of the tenant's rows as they were found."""
+        with self._states.lock:
+            counter, digest = self._ledger.counter, self._ledger.digest
+        return counter, self._states.digests.commitment(self._tenant, counter, digest)
+
     def known(self, name: RowName) -> tuple[AnyRow | None] | None:
         """The row, or its absence, where it need not be read; None where it must be."""
         self._used.add(name)
