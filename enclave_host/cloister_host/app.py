@@ -29,7 +29,7 @@ from cloister_host.audit.witness import HttpWitness
 from cloister_host.egress import Egress
 from cloister_host.egress.settings import EgressSettings
 from cloister_host.fairness import Gate, Limits, Shares
-from cloister_host.functions.parts import build_functions
+from cloister_host.functions.parts import FunctionParts, build_functions
 from cloister_host.functions.sandbox.choose import choose_sandbox, missing_layers
 from cloister_host.guarding import guardian_of
 from cloister_host.hints import Hints
@@ -217,19 +217,9 @@ def build(
             schedule=settings.deliveries,
         )
         stack.callback(functions.close)
-        hints = Hints(
-            time.monotonic,
-            [(mend, HINTS_SECONDS) for mend in functions.mends]
-            + [(services.idempotency.mend, EXPIRIES_SECONDS)],
-        )
-        scheduler = Scheduler(
-            services.store.begin,
-            [*services.chores(), hints.keep],
-            [functions.secret_rotation.rotate_due],
-        )
+        scheduler = _scheduler(services, functions)
         stack.callback(scheduler.close)
-        states = StateCommitter(store, services.audit, time.monotonic)
-        states.check()
+        states = _checked_states(services)
         services.log.open(witness)
         sequencer = Sequencer(services.audit, services.log, states=states)
         stack.callback(sequencer.close)
@@ -305,3 +295,24 @@ def _limits(threads: int, store: str) -> Limits:
         inside_per_tenant=max(threads // 2, 1),
         waiting_per_tenant=WAITING_PER_TENANT,
     )
+
+
+def _scheduler(services: Services, functions: FunctionParts) -> Scheduler:
+    hints = Hints(
+        time.monotonic,
+        [
+            *((mend, HINTS_SECONDS) for mend in functions.mends),
+            (services.idempotency.mend, EXPIRIES_SECONDS),
+        ],
+    )
+    return Scheduler(
+        services.store.begin,
+        [*services.chores(), hints.keep],
+        [functions.secret_rotation.rotate_due],
+    )
+
+
+def _checked_states(services: Services) -> StateCommitter:
+    states = StateCommitter(services.store, services.audit, time.monotonic)
+    states.check()
+    return states
