@@ -8,7 +8,7 @@ import pytest
 
 from cloister import AsyncClient, Client
 
-BLOCKING_ONLY = {"upload_object", "object_reader", "close"}
+BLOCKING_ONLY = {"upload_object", "object_reader", "receive", "close"}
 STATING_A_PURPOSE = (
     *("open", "open_many", "open_column", "tokenize", "detokenize", "call"),
     *("invoke", "invoke_batch", "invoke_stream", "start"),
