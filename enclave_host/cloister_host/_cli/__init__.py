@@ -441,8 +441,9 @@ def restore_command(  # noqa: PLR0917 (typer makes options of parameters)
         attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=False),
         unseal=unseal,
         pkcs11=hsm_settings(hsm_module, hsm_token, hsm_key, hsm_pin_file),
-        tpm2=more_settings(unseal_option, tpm=tpm).tpm2,
-        shamir=ShamirSettings(files=tuple(share or ())),
+        tpm2=tpm2_settings(unseal_option, tpm=tpm),
+        kms=kms_settings(unseal_option),
+        shamir=shamir_settings(share, unseal_option),
         accept_file_unseal=accept_file_unseal,
     )
     private = jose.Key.from_jwk(read_jwk(key))

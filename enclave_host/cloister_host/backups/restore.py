@@ -16,12 +16,12 @@ from cloister.backups import Backup, Manifest
 from cloister.errors import ConfigurationError
 from cloister.receipts.head import TreeHead
 from cloister_host.attester import Attester
-from cloister_host.attester.parts import build_attester
+from cloister_host.attester.parts import AttesterParts, build_attester
 from cloister_host.backups.incarnate import Restored, begin_incarnation
 from cloister_host.backups.load import is_empty, load
 from cloister_host.backups.records import incarnation
 from cloister_host.guarding import guardian_of
-from cloister_host.keymanager.root import Environment, RootKey
+from cloister_host.keymanager.root import RootKey
 from cloister_host.services import build_services
 from cloister_host.settings import HostSettings
 from cloister_host.store import Database, Store
@@ -77,7 +77,7 @@ def restore(
             empty = is_empty(session)
             if empty:
                 load(joined, session, backup, key, known=known)
-            root = _root(joined, settings, parts.machine.environment)
+            root = _root(joined, settings, parts)
             # The manifest was signed by whom it names; whose rows these are is known by the root key alone.
             if root.deployment != manifest.deployment:
                 raise ConfigurationError(
@@ -144,6 +144,7 @@ def _restored_before(store: Store, manifest: Manifest) -> Restored:
     )
 
 
-def _root(database: Database, settings: HostSettings, environment: Environment) -> RootKey:
-    unseal = open_unseal(settings)
+def _root(database: Database, settings: HostSettings, parts: AttesterParts) -> RootKey:
+    unseal = open_unseal(settings, parts)
+    environment = parts.machine.environment
     return unseal_root(database, unseal, environment, accept_file_unseal=settings.accept_file_unseal)
