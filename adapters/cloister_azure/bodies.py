@@ -9,7 +9,7 @@ from typing import Any
 from cloister.errors import ConfigurationError
 from cloister.faas.answers import plain
 
-__all__ = ["change_body"]
+__all__ = ["change_body", "original"]
 
 Change = Callable[[Any], Any]
 
@@ -59,6 +59,11 @@ def _of_azure(document: Any, change: Change) -> Any:
         f"fields of a {type(document).__name__} cannot be changed",
         hint="they are in HTTP requests, messages of queues and Service Bus, and Event Hub events",
     )
+
+
+def original(value: Any) -> Any:
+    """What came, if this is it with a changed body."""
+    return object.__getattribute__(value, "_original") if type(value) is _Changed else value
 
 
 class _Changed:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from cloister.errors import ConfigurationError
+from cloister_azure.bodies import original
 
 __all__ = ["delivery_of", "is_http", "records_of"]
 
@@ -34,6 +35,7 @@ def delivery_of(value: Any) -> Parts | None:
     """
     import azure.functions as func  # noqa: PLC0415 (as above)
 
+    value = original(value)  # what was sealed on the way in is another text each time
     if isinstance(value, list):
         several = [delivery_of(record) for record in value]
         known = [parts for parts in several if parts is not None]

@@ -88,16 +88,26 @@ def test_messages_and_events_are_sealed_and_stay_what_they_are(sealer, message):
     assert SSN in keep(message)
 
 
-def test_a_message_that_was_sealed_still_names_its_delivery(sealer):
+@pytest.mark.parametrize(
+    "delivered",
+    [
+        lambda body: queue.QueueMessage(id="7", body=body),
+        lambda body: func.EventHubEvent(body=body, sequence_number=7),
+        lambda body: [func.EventHubEvent(body=body, sequence_number=n) for n in range(2)],
+    ],
+    ids=["message", "event", "batch"],
+)
+def test_what_was_sealed_on_the_way_in_still_names_its_delivery(sealer, delivered):
     invoker = RecordedInvoker()
 
     @seal_fields(event={"$.ssn": "ssns"}, client=sealer)
     @confidential("f@prod", client=invoker)
-    def run(msg: func.QueueMessage, *, enclave: Enclave) -> None:
-        enclave(ssn=msg.get_json()["ssn"])
+    def run(msg, *, enclave: Enclave) -> None:
+        first = msg[0] if isinstance(msg, list) else msg
+        enclave(ssn=json.loads(first.get_body())["ssn"])
 
     for _ in range(2):
-        run(msg=queue.QueueMessage(id="7", body=json.dumps({"ssn": SSN}).encode()))
+        run(msg=delivered(json.dumps({"ssn": SSN}).encode()))
     assert invoker.keys[0] == invoker.keys[1] is not None
     assert all(isinstance(Sealed(call["ssn"]), Sealed) for call in invoker.calls)
 
