@@ -17,7 +17,7 @@ from cloister.telemetry import operation
 from cloister_gcp.declaration import Declaration, OnRowError, signature_of
 from cloister_gcp.request import RemoteRequest
 
-__all__ = ["Endpoint", "remote_function", "remote_functions"]
+__all__ = ["Endpoint", "SharedEndpoint", "remote_function", "remote_functions"]
 
 MAX_REPLY_BYTES: Final = 15 * 1024 * 1024
 MAX_MESSAGE_BYTES: Final = 900  # of 1 KB for the whole `errorMessage` document

@@ -6,17 +6,20 @@ for longer, run this by hand, with a corpus directory.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from types import SimpleNamespace
+from typing import Any
 
 import atheris
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-with atheris.instrument_imports(include=["cloister"]):
+with atheris.instrument_imports(include=["cloister", "cloister_gcp"]):
     from cloister import attestation
     from cloister.attestation import AppraisalPolicy, Format, formats
     from cloister.attestation.certificates import load_endorsements
@@ -27,6 +30,8 @@ with atheris.instrument_imports(include=["cloister"]):
     from cloister.protocol.attest import AttestationDocument
     from cloister.protocol.handover_messages import claimed_nonce, read_hello
     from cloister.protocol.keyset import verify_keyset
+    from cloister_gcp import Sealed, remote_function
+    from cloister_gcp.request import RemoteRequest
     from support.evidence_vectors import DOCUMENTS
 
     for module in iter_modules(formats.__path__):  # they are loaded by name, and would not be instrumented
@@ -56,6 +61,25 @@ def collateral(raw: bytes) -> object:
         return None
 
 
+class Enclave:
+    """Answers whatever it is asked with as many values."""
+
+    def invoke_batch(self, _function: str, /, **columns: Any) -> SimpleNamespace:
+        """One value a row."""
+        json.dumps(columns, allow_nan=False).encode()
+        return SimpleNamespace(values=[True] * len(columns["b"]), errors={})
+
+
+def remote(raw: bytes) -> object:
+    """A request of BigQuery, all the way to the enclave and back."""
+    kinds = {"a": str | None, "b": int | None, "c": dict | None, "d": Sealed | None}
+    endpoint = remote_function("f@prod", args=kinds, returns=bool, client=Enclave())
+    request = RemoteRequest.parse(raw)
+    replies = endpoint.declaration.replies(request, endpoint.client())
+    assert len(replies) == len(request.calls)
+    return replies
+
+
 TARGETS: dict[str, Target] = {
     **{format_.value: authenticate(format_) for format_ in Format},
     "report": sev_snp.Report.parse,
@@ -72,6 +96,7 @@ TARGETS: dict[str, Target] = {
     "handover-hello": read_hello,
     "handover-claim": claimed_nonce,
     "keyset": lambda raw: verify_keyset(raw.decode("latin-1"), deployment=None),
+    "remote-function": remote,
     "policy": lambda raw: AppraisalPolicy.from_toml(raw.decode("latin-1")),
     "policy-json": lambda raw: AppraisalPolicy.from_json(raw.decode("latin-1")),
 }

@@ -24,6 +24,7 @@ SEEDS = {
     "jwks": "*/jwks*.json",
     "endorsements": "snp/*.der",
     "collateral": "*/*.collateral.json",
+    "remote-function": "../../events/gcp/bigquery*.json",
 }
 OTHERS = ("tpm-attest", "tpm-signature", "document", "keyset", "policy", "policy-json")
 
