@@ -224,6 +224,8 @@ def lines():
 
 
 def test_a_record_has_powertools_keys_and_no_data(client, lines, monkeypatch):
+    for name in ("AWS_LAMBDA_FUNCTION_NAME", "FUNCTION_TARGET"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("K_SERVICE", "ssn-listed")
     endpoint = remote_function(
         "is-long@prod",
