@@ -16,7 +16,8 @@ from cloister import Client
 from support.postgres import cluster
 from support.waiting import until
 
-GUIDE = (Path(__file__).parents[3] / "docs" / "replicas.md").read_text()
+ROOT = Path(__file__).parents[3]
+GUIDE = (ROOT / "docs" / "replicas.md").read_text()
 
 
 def free_port() -> int:
@@ -37,6 +38,7 @@ def test_five_commands_lead_to_three_replicas(tmp_path: Path) -> None:
     [block] = re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL)
     commands = block.splitlines()
     assert len(commands) == 5
+    assert block in (ROOT / "README.md").read_text()
     ports = [free_port() for _ in range(3)]
     free = iter(ports)
     commands = [re.sub(r"(127\.0\.0\.1):\d+", lambda m: f"{m[1]}:{next(free)}", line) for line in commands]
