@@ -8,7 +8,7 @@ import subprocess
 import sys
 from copy import deepcopy
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import MagicMock
 
 import pytest
 import typer
@@ -223,7 +223,7 @@ def test_probes_ask_what_the_host_answers_in_the_way_it_serves(rendered, example
     values = merged(example, changes)
     container = rendered(values)["Deployment"]["spec"]["template"]["spec"]["containers"][0]
     # its routes do not depend on what it is made of
-    application = Endpoints.application(Mock(spec=Endpoints), lifespan=Mock())
+    application = Endpoints.application(MagicMock(spec=Endpoints), lifespan=MagicMock())
     routes = {route.path for route in application.routes}
     scheme = "HTTP" if values["tls"].get("elsewhere") else "HTTPS"
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
