@@ -276,6 +276,14 @@ def test_public_addresses_are_reached_and_private_ones_are_not(rendered, example
     assert [block for block in blocks if block not in open_to_all] == [{"cidr": "10.20.0.0/24"}]
 
 
+@pytest.mark.parametrize("changes", [{}, OPTIONS["everything"]], ids=["by default", "with named callers"])
+def test_replicas_reach_each_other(rendered, example, changes):
+    policy = rendered(merged(example, changes))["NetworkPolicy"]["spec"]
+    own = {"podSelector": policy["podSelector"]}
+    assert any(own in rule["from"] for rule in policy["ingress"])
+    assert any(own in rule["to"] for rule in policy["egress"])
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
@@ -290,7 +298,7 @@ def test_public_addresses_are_reached_and_private_ones_are_not(rendered, example
         ({"tls": {"secretName": ""}}, "tls"),
         ({"tls": {"elsewhere": True}}, "tls"),
         ({"autoscaling": {"minReplicas": 9, "maxReplicas": 3}}, "minReplicas"),
-        ({"drain": {"seconds": 60}}, "graceSeconds"),
+        ({"drain": {"seconds": 51}}, "graceSeconds"),
         ({"networkPolicy": {"database": {"cidrs": []}}}, "where the database is"),
         ({"egressTrustAnchors": {"files": ["a.pem"]}}, "configMap"),
         ({"sandbox": {"acceptMissingLayers": ["user"]}}, "acceptMissingLayers"),

@@ -38,6 +38,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if not (and .Values.unseal.shamir.sharesSecret .Values.unseal.shamir.shares) }}{{ fail "unseal.shamir needs sharesSecret and shares" }}{{ end }}
 {{- else if and (eq .Values.unseal.provider "pkcs11") (not (and .Values.unseal.pkcs11.module .Values.unseal.pkcs11.token .Values.unseal.pkcs11.pinSecret.name)) }}{{ fail "unseal.pkcs11 needs module, token and pinSecret" }}{{ end }}
 {{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) }}{{ fail "autoscaling: minReplicas is over maxReplicas" }}{{ end }}
-{{- if le (int .Values.drain.graceSeconds) (int .Values.drain.seconds) }}{{ fail "drain.graceSeconds must be longer than drain.seconds" }}{{ end }}
+{{- if lt (int .Values.drain.graceSeconds) (add (int .Values.drain.seconds) 10 | int) }}{{ fail "drain.graceSeconds must be ten seconds longer than drain.seconds" }}{{ end }}
 {{- if and .Values.egressTrustAnchors.files (not .Values.egressTrustAnchors.configMap) }}{{ fail "egressTrustAnchors: files of which configMap?" }}{{ end }}
 {{- end }}
