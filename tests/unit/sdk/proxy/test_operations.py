@@ -27,6 +27,7 @@ NOT_HERE = {
     "upload_object": "not JSON",
     "object_reader": "not JSON",
     "invoke_stream": "not JSON",
+    "receive": "not JSON",
     "import_key": "keys are not brought in the clear",
     "export_key": "its answer is opened where the private key is",
 }
@@ -48,7 +49,7 @@ class Unreachable(Client):
 
 def test_every_operation_of_the_client_is_here_or_named_as_not_here():
     public = {name for name, _ in inspect.getmembers(Client) if not name.startswith("_")}
-    assert public == OPERATIONS.keys() - {"mask"} | NOT_HERE.keys()
+    assert OPERATIONS.keys() - {"mask"} <= public <= OPERATIONS.keys() | NOT_HERE.keys()
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
