@@ -31,6 +31,10 @@ class Slices(Protocol):
         """A transaction that belongs to no slice."""
         ...
 
+    def decided(self, tx: Tx, what: str, decide: Callable[[], bytes]) -> bytes:
+        """What was decided when this was first asked for, or is now; the same for every repetition."""
+        ...
+
     def once(self, index: int, work: Callable[[Act], object]) -> bytes:
         """Do one slice, or give what it gave before; returns its result as JSON."""
         ...
@@ -64,10 +68,13 @@ class Streaming:
                 f"function/{name}",
                 digest=lambda: self._registry.digest(tx, caller.tenant, request.function),
             )
-            digest = self._registry.resolve(tx, caller.tenant, request.function).digest
-        # One digest for the whole, whatever happens to the alias meanwhile.
+            # One digest for the whole, whatever happens to the alias meanwhile or before it is sent again.
+            digest = slices.decided(tx, "digest", lambda: self._digest(tx, caller, request)).decode()
         for index, part in enumerate(_parts(request, f"{name}@{digest}")):
             yield slices.once(index, lambda act, part=part: self._invocation.invoke(caller, part, act))  # type: ignore[misc]
+
+    def _digest(self, tx: Tx, caller: Caller, request: Invoke) -> bytes:
+        return self._registry.resolve(tx, caller.tenant, request.function).digest.encode()
 
 
 def _parts(request: Invoke, function: str) -> Iterator[Invoke]:

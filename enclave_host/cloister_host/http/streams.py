@@ -53,6 +53,16 @@ class Slices:
         """A transaction that belongs to no slice."""
         return self._services.store.begin()
 
+    def decided(self, tx: Tx, what: str, decide: Callable[[], bytes]) -> bytes:
+        """What was decided when this was first asked for, or is now; the same for every repetition."""
+        idempotency, key = self._services.idempotency, f"{self._key}/{what}"
+        claim = idempotency.claim(tx, self._caller, self._op, key, self._digest)
+        if isinstance(claim, Done):
+            return claim.result
+        decision = decide()
+        idempotency.finish(tx, self._caller, self._op, key, decision)
+        return decision
+
     def once(self, index: int, work: Callable[[Act], object]) -> bytes:
         """Do one slice, or give what it gave before; returns its result as JSON."""
         services, caller, key = self._services, self._caller, f"{self._key}/{index}"

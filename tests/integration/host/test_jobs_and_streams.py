@@ -151,6 +151,26 @@ def test_a_stream_that_is_cut_off_is_taken_up_again(host, tenant, client, kept):
     cut.close()
 
 
+def test_a_stream_that_is_sent_again_stays_with_the_code_it_began_with(tenant, client, tmp_path):
+    """Its second thousand fails under the first digest; a second digest that would not must not finish it."""
+    source = FUNCTION.replace("per_subject=1, per_principal=4000", "per_subject=9, per_principal=9000")
+    for version, line in (("fails", "if 1000 in number: raise ValueError"), ("works", "pass")):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "function.py").write_text(source.replace("return [", f"{line}\n    return ["))
+    given = rows(client, 1200)
+
+    def stream(key):
+        return list(client.invoke_stream("odd@prod", given, context=["row"], idempotency_key=key))
+
+    tenant.deploy(tmp_path / "fails")
+    with pytest.raises(FunctionError):
+        stream("begun")
+    tenant.deploy(tmp_path / "works")
+    with pytest.raises(FunctionError):
+        stream("begun")
+    assert len(stream("new")) == 2
+
+
 def test_a_stream_is_for_batch_functions_and_rows_of_one_kind(client):
     for stream in (
         client.invoke_stream("slow@prod", [{"hangs": False}]),
