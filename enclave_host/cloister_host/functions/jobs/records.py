@@ -67,6 +67,17 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     error: JobError | None = None
 
 
+class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The secret part of a job's row until it has ended: what was asked for.
+
+    Attributes:
+        claims: What the issuer said of who asked, when it was asked; conditions of grants go by it.
+    """
+
+    request: Invoke
+    claims: dict[str, Any] = {}
+
+
 JOBS: Final = Table("jobs", JobRecord, "job")
 
 _QUEUE: Final = text("INSERT INTO jobs_due (due, tenant, id) VALUES (:due, :tenant, :id)")
@@ -124,8 +135,9 @@ class Jobs:
             updated_at=self.now,
             due=self.now,
         )
+        asked = Asked(request, dict(caller.claims))
         job_id = b64url_encode(os.urandom(ID_BYTES))
-        row = tx.insert(JOBS, caller.tenant, job_id, record, secret=msgspec.json.encode(request))
+        row = tx.insert(JOBS, caller.tenant, job_id, record, secret=msgspec.json.encode(asked))
         tx.execute(_QUEUE, {"due": record.due, "tenant": caller.tenant, "id": job_id})
         return row
 

@@ -22,11 +22,11 @@ from cloister_host.functions.jobs.records import (
     JOBS,
     LEASE_SECONDS,
     MAX_ATTEMPTS,
+    Asked,
     JobError,
     JobRecord,
     Jobs,
 )
-from cloister_host.functions.messages import Invoke
 from cloister_host.functions.watch import Watch
 from cloister_host.identity.caller import Caller
 from cloister_host.identity.records import PRINCIPALS
@@ -48,7 +48,7 @@ class _Run:
     """One job that runs here."""
 
     row: Row[JobRecord]
-    request: Invoke = field(repr=False)
+    asked: Asked = field(repr=False)
     percent: int = 0
     watch: Watch = field(init=False)
 
@@ -73,6 +73,7 @@ class _Run:
             kind=record.kind,
             correlation_id=record.correlation_id,
             purpose=record.purpose,
+            claims=self.asked.claims,
         )
 
 
@@ -230,8 +231,8 @@ class JobRunner:
                 row = self._jobs.look(tx, tenant, job_id)
                 if row is None or not self._is_for_running(tx, row) or not room:
                     return None
-                request = msgspec.json.decode(tx.reveal(JOBS, row).reveal(), type=Invoke)
-                return _Run(self._jobs.lease(tx, row), request)
+                asked = msgspec.json.decode(tx.reveal(JOBS, row).reveal(), type=Asked)
+                return _Run(self._jobs.lease(tx, row), asked)
         except TamperedError as error:
             self._skip(tenant, job_id, error)
             return None
@@ -272,7 +273,7 @@ class JobRunner:
             try:
                 self._invocation.run(
                     run.caller,
-                    run.request,
+                    run.asked.request,
                     _Act(self._begin, self._jobs, run),
                     run.watch,
                     longest_seconds=LONGEST_SECONDS,

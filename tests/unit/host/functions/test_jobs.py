@@ -401,6 +401,36 @@ def test_a_running_job_whose_row_was_tampered_with_is_ended_and_others_go_on(ben
     assert bench.parts.jobs._runs() == []
 
 
+def test_a_condition_on_claims_holds_for_a_job_as_it_did_when_it_was_started(bench: Workbench) -> None:
+    bench.call("grant.delete", {"principal": "lambda", "action": "invoke", "resource": "function/counts"})
+    bench.call(
+        "grant.create",
+        {
+            "principal": "lambda",
+            "action": "invoke",
+            "resource": "function/counts",
+            "conditions": {"claims": {"team": "blue"}},
+        },
+    )
+    payload = {"function": "counts@prod", "inputs": {"upto": bench.seal("numbers", 7)}}
+    for claims, state in (
+        ({"team": "blue", "mail": "a@b.example"}, "done"),
+        ({"team": "red"}, None),
+        ({}, None),
+    ):
+        caller = replace(bench.caller("lambda", "faas"), claims=claims)
+        if state is None:
+            with pytest.raises(DeniedError):
+                bench.call("function.start", payload, caller=caller)
+            continue
+        job = bench.call("function.start", payload, caller=caller)["job"]
+        connection = sqlite3.connect(bench.folder / "host.db")
+        assert "a@b.example" not in str(connection.execute("SELECT * FROM jobs").fetchall())
+        connection.close()
+        run(bench)
+        assert get(bench, job)["state"] == state
+
+
 def test_jobs_run_by_themselves(bench: Workbench) -> None:
     bench.parts.jobs.start()
     job = start(bench)
