@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import time
@@ -29,7 +30,6 @@ def settings(url: str, folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.slow
 def test_the_drill(tmp_path: Path) -> None:
     (tmp_path / "anchor").mkdir()
     anchor = tmp_path / "anchor" / "cloister"
@@ -43,6 +43,8 @@ def test_the_drill(tmp_path: Path) -> None:
         environment = settings(old.url, tmp_path)
         run_command(TAKE, tmp_path, environment)
         assert run_command(VERIFY, tmp_path, environment).count("verified: backup") == 2
+        described = run_command("cloister backup verify backups/*.clbackup --json", tmp_path, environment)
+        environment["BACKUP_ID"] = json.loads(described)["backup"]
         # The machine that comes next has what the unseal provider needs, and nothing else.
         (tmp_path / "restored").mkdir(mode=0o700)
         shutil.copy(tmp_path / "state" / "unseal.key", tmp_path / "restored")
