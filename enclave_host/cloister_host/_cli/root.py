@@ -32,7 +32,6 @@ from cloister_host._cli._unseal import (
     tpm2_settings,
     with_provider,
 )
-from cloister_host.attester.settings import AttesterSettings
 from cloister_host.attester.tpm_client import DEVICE as TPM
 from cloister_host.settings import HostSettings
 from cloister_host.unseal.settings import ShamirSettings
@@ -89,18 +88,12 @@ def _settings(  # noqa: PLR0917 (typer makes options of parameters)
     database_password_file: Annotated[Path | None, typer.Option(help="As for `cloister host serve`.")] = None,
 ) -> HostSettings:
     """The settings that a host is started with, as far as they concern the root key."""
-    from cloister_host._cli import _database  # noqa: PLC0415 (that module imports this one)
+    from cloister_host._cli import _attester, _database  # noqa: PLC0415 (that module imports this one)
 
     return HostSettings(
         state=state,
         database=_database(database, database_password_file),
-        attester=AttesterSettings(
-            name=attester,
-            tpm=tpm,
-            trust_anchors=tuple(attester_trust_anchor or ()),
-            endorsements=endorsements,
-            fetch=False,
-        ),
+        attester=_attester(attester, tpm, attester_trust_anchor, endorsements, fetch=False),
         unseal=unseal,
         pkcs11=hsm_settings(hsm_module, hsm_token, hsm_key, hsm_pin_file),
         tpm2=tpm2_settings(unseal_option, tpm=tpm),

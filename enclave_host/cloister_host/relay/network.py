@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
 
 from cloister.errors import ConfigurationError
 from cloister_host.relay.endpoint import Endpoint
 from cloister_host.relay.relay import Relay, relaying, to
-from cloister_host.relay.tunnel import tunnel
+from cloister_host.relay.tunnel import TARGET, tunnel
 
 __all__ = ["enclave_network"]
-
-_TARGET: Final = re.compile(r"(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):(?P<port>[0-9]{1,5})")
 
 
 @contextmanager
@@ -63,7 +59,7 @@ def _forward(forward: str, outbound: Endpoint | None) -> Relay:
         )
     if not equals:
         return Relay(endpoint.listen(), to(outbound))
-    match = _TARGET.fullmatch(target)
+    match = TARGET.fullmatch(target)
     if match is None:
         raise ConfigurationError("a forward is LISTEN=HOST:PORT", hint="127.0.0.1:5432=db.internal:5432")
     return Relay(endpoint.listen(), tunnel(outbound, match["host"].strip("[]"), int(match["port"])))

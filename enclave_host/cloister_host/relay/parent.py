@@ -14,13 +14,10 @@ import h11
 from cloister.errors import CloisterError, ConfigurationError, DeniedError, UnavailableError
 from cloister_host.egress.addresses import Address, check_addresses
 from cloister_host.relay.endpoint import Stream
-from cloister_host.relay.tunnel import CONNECTED, MAX_HEAD_BYTES, NOT_ALLOWED
+from cloister_host.relay.tunnel import CONNECTED, MAX_HEAD_BYTES, NOT_ALLOWED, TARGET
 
 __all__ = ["ParentProxy"]
 
-_TARGET: Final = re.compile(
-    r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]):(?P<port>[0-9]{1,5})"
-)
 _RULE: Final = re.compile(
     r"(?:\*|(?:\*\.)?[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\]):(?:\*|[0-9]{1,5})"
 )
@@ -109,7 +106,7 @@ async def _asked(http: h11.Connection, reader: asyncio.StreamReader) -> tuple[st
         raise malformed from None
     if not isinstance(event, h11.Request) or event.method != b"CONNECT":
         raise malformed
-    match = _TARGET.fullmatch(event.target.decode("latin-1"))
+    match = TARGET.fullmatch(event.target.decode("latin-1"))
     if match is None or not 0 < int(match["port"]) < 2**16:
         raise malformed
     return match["host"].lower(), int(match["port"])

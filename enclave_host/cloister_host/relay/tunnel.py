@@ -7,6 +7,7 @@ changes nothing; an origin is known by its certificate, never by the address tha
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from typing import Final
 
@@ -16,11 +17,15 @@ from cloister.errors import DeniedError, UnavailableError
 from cloister_host.relay.endpoint import Endpoint, Stream
 from cloister_host.relay.relay import Connect
 
-__all__ = ["CONNECTED", "MAX_HEAD_BYTES", "NOT_ALLOWED", "open_tunnel", "tunnel"]
+__all__ = ["CONNECTED", "MAX_HEAD_BYTES", "NOT_ALLOWED", "TARGET", "open_tunnel", "tunnel"]
 
 MAX_HEAD_BYTES: Final = 4096
 CONNECTED: Final = 200
 NOT_ALLOWED: Final = 403
+TARGET: Final = re.compile(
+    r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]):(?P<port>[0-9]{1,5})"
+)
+"""What may be asked for: a name or an address, and a port."""
 
 
 def tunnel(outbound: Endpoint, host: str, port: int) -> Connect:
